@@ -1,0 +1,1 @@
+"""Mechanical parts that every service needs; nothing here knows what a task or a model is."""
