@@ -1,0 +1,1 @@
+"""Where task ids come from: RabbitMQ, or a long poll on private_api. Both pass tests/contract/test_inbox.py."""

@@ -1,0 +1,70 @@
+"""Starting and stopping processes: HTTP servers with signals and a bounded drain, threads that stop on an event."""
+
+import asyncio
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+HTTP_GRACE = timedelta(seconds=10)
+"""How long requests in flight may take to end after a stop signal."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket, bound before anything else starts, so that a taken port is the first error and not the last.
+
+    Raises
+    ------
+    OSError
+        The address is not ours or the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    listener.listen(2048)
+    listener.set_inheritable(True)
+    return listener
+
+
+def serve(app: ASGIApp, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT, then let requests in flight end within the grace period."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=int(HTTP_GRACE.total_seconds()),
+        timeout_keep_alive=75,
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    asyncio_run = asyncio.Runner(loop_factory=config.get_loop_factory())
+    with asyncio_run:
+        asyncio_run.run(server.serve(sockets=[listener]))
+
+
+@contextmanager
+def stop_on_signals(stop: threading.Event, on_second: Callable[[], None] | None = None) -> Iterator[None]:
+    """Set the event on the first SIGTERM or SIGINT; a second one calls ``on_second``, if given."""
+
+    def handle(_: int, __: FrameType | None) -> None:
+        if stop.is_set() and on_second is not None:
+            on_second()
+        stop.set()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
