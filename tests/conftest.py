@@ -1,0 +1,7 @@
+"""Fixtures for all tests; each family of real servers has a module of its own in tests/support."""
+
+pytest_plugins = [
+    "tests.support.rabbitmq",
+    "tests.support.postgres",
+    "tests.support.docker_engine",
+]
