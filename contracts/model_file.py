@@ -28,7 +28,8 @@ class ModelFile(BaseModel):
     description: str = ""
     gpu: bool = False
     command: tuple[str, ...] = Field(
-        min_length=1, description="The image's command; the process runner runs it in this folder ('python' is its own)."
+        min_length=1,
+        description="The image's command; the process runner runs it in this folder, with its own 'python'.",
     )
     requires: tuple[str, ...] = Field(default=(), description="Python modules that must be importable to run it here.")
     content_script: str | None = Field(

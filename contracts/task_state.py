@@ -33,9 +33,7 @@ class TaskState(StrEnum):
 TRANSITIONS: Mapping[TaskState, frozenset[TaskState]] = MappingProxyType(
     {
         TaskState.PENDING: frozenset({TaskState.RUNNING, TaskState.CANCELLED}),
-        TaskState.RUNNING: frozenset(
-            {TaskState.FINISHED, TaskState.FAILED, TaskState.PENDING, TaskState.CANCELLED}
-        ),
+        TaskState.RUNNING: frozenset({TaskState.FINISHED, TaskState.FAILED, TaskState.PENDING, TaskState.CANCELLED}),
         TaskState.FINISHED: frozenset(),
         TaskState.FAILED: frozenset(),
         TaskState.CANCELLED: frozenset(),

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 
 class Backoff:
-    """Doubles from ``first`` to ``most``, each pause shortened by up to half at random so that many do not march in step."""
+    """Doubles from ``first`` to ``most``, each pause cut by up to half at random, so that many do not march in step."""
 
     def __init__(self, first: timedelta = timedelta(milliseconds=200), most: timedelta = timedelta(seconds=10)) -> None:
         self._first = first

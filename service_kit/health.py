@@ -29,7 +29,7 @@ async def _state_of(check: Check) -> str:
 def health_router(checks: Mapping[str, Check], optional: Mapping[str, Check] | None = None) -> APIRouter:
     """Routes for liveness and readiness.
 
-    ``checks`` decide over 200 or 503; ``optional`` ones are shown and do not (a broker away delays tasks, it refuses none).
+    ``checks`` decide over 200 or 503; ``optional`` ones are shown and do not: a broker that is away refuses no task.
     """
     router = APIRouter(tags=["health"])
 

@@ -61,7 +61,7 @@ def status_of(error: PlatformError) -> int:
 def error_response(status: int, detail: str, code: str, headers: Mapping[str, str] | None = None) -> Response:
     """The JSON error body that every route answers with."""
     all_headers = dict(headers or {})
-    if status == 503:  # noqa: PLR2004
+    if status == 503:
         all_headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
     return JSONResponse(ErrorBody(detail=detail, code=code).model_dump(), status, headers=all_headers)
 
@@ -88,7 +88,9 @@ async def _client_gone(_: Request, __: Exception) -> Response:
 
 async def _unexpected(_: Request, __: Exception) -> Response:
     return error_response(
-        500, "The server met an error of its own; it is in the server's log. Try again or tell the operator.", "internal"
+        500,
+        "The server met an error of its own; the log has it. Try again, or tell the operator.",
+        "internal",
     )
 
 
@@ -99,6 +101,7 @@ class RequestLog:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on, and log its end."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -115,7 +118,7 @@ class RequestLog:
             await self._app(scope, receive, remember_status)
         finally:
             seconds = time.perf_counter() - began
-            if scope["method"] not in {"GET", "HEAD"} or status == 500 or seconds > _SLOW_SECONDS:  # noqa: PLR2004
+            if scope["method"] not in {"GET", "HEAD"} or status == 500 or seconds > _SLOW_SECONDS:
                 path = getattr(scope.get("route"), "path", "(no route)")
                 log.info("request", method=scope["method"], path=path, status=status, seconds=round(seconds, 4))
 
@@ -127,9 +130,7 @@ async def _nothing(_: FastAPI) -> AsyncIterator[None]:
 
 def create_app(title: str, description: str, lifespan: Lifespan = _nothing, **options: Any) -> FastAPI:
     """An app with the platform's error bodies, request log, and a ``/docs`` that needs no internet."""
-    app = FastAPIOffline(
-        redoc_url=None, title=title, description=description, lifespan=lifespan, **options
-    )
+    app = FastAPIOffline(redoc_url=None, title=title, description=description, lifespan=lifespan, **options)
     app.add_exception_handler(PlatformError, _platform_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)

@@ -21,7 +21,7 @@ def configure(service: str, level: str = "INFO", log_format: LogFormat = "auto")
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _Service(service),
+        _service_adder(service),
     ]
     render: list[structlog.types.Processor] = (
         [structlog.dev.ConsoleRenderer(pad_event_to=24)]
@@ -55,17 +55,12 @@ def configure(service: str, level: str = "INFO", log_format: LogFormat = "auto")
     )
 
 
-class _Service:
-    """Adds the service's name to each event."""
-
-    def __init__(self, service: str) -> None:
-        self._service = service
-
-    def __call__(
-        self, logger: object, method: str, event: structlog.types.EventDict
-    ) -> structlog.types.EventDict:
-        event["service"] = self._service
+def _service_adder(service: str) -> structlog.types.Processor:
+    def add(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+        event["service"] = service
         return event
+
+    return add
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

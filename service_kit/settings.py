@@ -51,8 +51,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes all four
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments first, then the environment, then secret files."""
         return init_settings, env_settings, SecretFiles(settings_cls)
@@ -65,5 +65,5 @@ def load(settings: type[S]) -> S:
     except ValidationError as error:
         for mistake in error.errors(include_input=False, include_url=False):
             name = "_".join(str(part) for part in mistake["loc"]).upper()
-            print(f"configuration: {name}: {mistake['msg']}", file=sys.stderr)
+            sys.stderr.write(f"configuration: {name}: {mistake['msg']}\n")
         raise SystemExit(2) from None

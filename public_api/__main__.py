@@ -1,0 +1,5 @@
+"""``python -m public_api``."""
+
+from public_api.main import main
+
+main()
