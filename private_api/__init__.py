@@ -1,0 +1,1 @@
+"""Sole owner of the database, of the stored files and of publishing."""

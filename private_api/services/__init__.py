@@ -1,0 +1,1 @@
+"""Decisions about models, tasks, attempts and leases, in plain Python."""

@@ -1,0 +1,1 @@
+"""Adapters to the database, the files and the broker; no decisions."""
