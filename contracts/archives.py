@@ -2,12 +2,17 @@
 
 Refused are names that leave the folder (``..`` behind either slash, absolute names, drive letters), links, devices,
 encrypted entries, two entries of one name, a file where another entry needs a folder, and bombs: too many entries, too
-much in total, or a ratio that no honest file has. Sizes here are the declared ones; whoever unpacks counts real bytes.
+much in total, or a ratio that no honest file has. Refused, too, are bzip2 and LZMA: zipfile decompresses them without a
+bound on memory (four kilobytes of bzip2 may stand for four gigabytes). Sizes here are the declared ones; whoever
+unpacks counts real bytes.
 """
 
+import errno
+import io
 import stat
+import struct
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -15,9 +20,12 @@ from contracts.errors import HostileArchive, NotAnArchive
 
 _UTF8_FLAG = 0x800
 _ENCRYPTED_FLAG = 0x1
-_COMPRESSION_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA})
+_COMPRESSION_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _NAME_BYTES = 255
 _PATH_BYTES = 2048
+_DIRECTORY_BYTES_PER_ENTRY = 512
+_DIRECTORY_BYTES_AT_LEAST = 2**20
+_DIRECTORY_SIGNATURE = b"PK\x01\x02"
 _RATIO_FREE_BYTES = 10 * 2**20
 """Below this total no ratio is too high: a page of zeros compresses a thousandfold and harms nobody."""
 
@@ -87,12 +95,20 @@ def _check_kind(info: zipfile.ZipInfo, name: str) -> bool:
         raise HostileArchive(f"The entry {name!r} is encrypted; send the zip without a password.")
     if info.compress_type not in _COMPRESSION_METHODS:
         raise HostileArchive(f"The entry {name!r} has compression method {info.compress_type}; use deflate or store.")
-    return name.endswith("/") or mode == stat.S_IFDIR
+    is_dir = name.endswith("/") or mode == stat.S_IFDIR
+    if is_dir and info.file_size:
+        raise HostileArchive(f"The folder {name!r} holds bytes of its own, as if it were a file.")
+    return is_dir
 
 
-def check_entries(
-    infos: Iterable[zipfile.ZipInfo], limits: ArchiveLimits, packed_bytes: int
-) -> list[ArchiveEntry]:
+def _check_folders(seen: Mapping[PurePosixPath, bool]) -> None:
+    for path in seen:
+        for parent in path.parents:
+            if seen.get(parent) is False:
+                raise HostileArchive(f"The zip holds {str(parent)!r} both as a file and as a folder.")
+
+
+def check_entries(infos: Iterable[zipfile.ZipInfo], limits: ArchiveLimits, packed_bytes: int) -> list[ArchiveEntry]:
     """Accept all entries of one archive, or none.
 
     Raises
@@ -118,10 +134,7 @@ def check_entries(
         entries.append(ArchiveEntry(info=info, path=path, is_dir=is_dir))
         if len(entries) > limits.max_entries:
             raise HostileArchive(f"The zip holds more than {limits.max_entries} entries.")
-    for path in seen:
-        for parent in path.parents:
-            if seen.get(parent) is False:
-                raise HostileArchive(f"The zip holds {str(parent)!r} both as a file and as a folder.")
+    _check_folders(seen)
     if total > limits.max_unpacked_bytes:
         raise HostileArchive(f"The zip unpacks to {total} bytes; the limit is {limits.max_unpacked_bytes}.")
     if total > _RATIO_FREE_BYTES and total > limits.max_ratio * max(packed_bytes, 1):
@@ -129,6 +142,46 @@ def check_entries(
             f"The zip unpacks to {total} bytes from {packed_bytes}; a ratio above {limits.max_ratio:g} is refused."
         )
     return entries
+
+
+class _BoundedDirectory(io.FileIO):
+    """The file as zipfile may see it while it reads the directory, which it holds in memory whole.
+
+    A directory of a million names costs a gigabyte, so it is bounded before zipfile makes an object of each name.
+    """
+
+    def __init__(self, path: Path, limits: ArchiveLimits) -> None:
+        super().__init__(path)
+        self._max_entries = limits.max_entries
+        self._max_bytes = max(limits.max_entries * _DIRECTORY_BYTES_PER_ENTRY, _DIRECTORY_BYTES_AT_LEAST)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read, unless it is more than the directory of an acceptable zip has.
+
+        Raises
+        ------
+        HostileArchive
+            The directory is too long, or names too many entries.
+        """
+        wanted = self._max_bytes + 1 if size is None or size < 0 else size
+        data = b"" if wanted > self._max_bytes + 1 else super().read(wanted) or b""
+        if wanted > self._max_bytes + 1 or len(data) > self._max_bytes:
+            raise HostileArchive(f"The zip's directory is longer than {self._max_bytes} bytes.")
+        if data.count(_DIRECTORY_SIGNATURE) > self._max_entries:
+            raise HostileArchive(f"The zip holds more than {self._max_entries} entries.")
+        return data
+
+
+def _directory_of(path: Path, limits: ArchiveLimits) -> list[zipfile.ZipInfo]:
+    try:
+        with _BoundedDirectory(path, limits) as file, zipfile.ZipFile(file) as archive:
+            return archive.infolist()
+    except (zipfile.BadZipFile, struct.error, EOFError, ValueError, OverflowError, NotImplementedError) as error:
+        raise NotAnArchive(f"The upload is not a readable zip archive ({error}); send a .zip file.") from error
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # zipfile sought to an offset that is no place in a file
+            raise NotAnArchive("The upload is not a readable zip archive; send a .zip file.") from error
+        raise
 
 
 def check_archive(path: Path, limits: ArchiveLimits) -> list[ArchiveEntry]:
@@ -141,9 +194,4 @@ def check_archive(path: Path, limits: ArchiveLimits) -> list[ArchiveEntry]:
     HostileArchive
         It breaks a rule of this module.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, ValueError, NotImplementedError) as error:
-        raise NotAnArchive(f"The upload is not a readable zip archive ({error}); send a .zip file.") from error
-    return check_entries(infos, limits, packed_bytes=path.stat().st_size)
+    return check_entries(_directory_of(path, limits), limits, packed_bytes=path.stat().st_size)
