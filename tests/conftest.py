@@ -4,4 +4,5 @@ pytest_plugins = [
     "tests.support.rabbitmq",
     "tests.support.postgres",
     "tests.support.docker_engine",
+    "tests.support.images",
 ]

@@ -1,0 +1,1 @@
+"""Example models, and the tools that build their images and judge their output."""
