@@ -142,3 +142,30 @@ class ErrorBody(BaseModel):
 
     detail: str
     code: str = PlatformError.code
+
+
+_BY_CODE: dict[str, type[PlatformError]] = {
+    kind.code: kind
+    for kind in (
+        InvalidRequest,
+        LimitAboveCeiling,
+        HostileArchive,
+        NotAnArchive,
+        UploadTooLarge,
+        NotFound,
+        UnknownModel,
+        UnknownTask,
+        Conflict,
+        DuplicateModel,
+        ClaimRefused,
+        StaleAttempt,
+        Unauthorized,
+        Unavailable,
+        StorageFull,
+    )
+}
+
+
+def error_for(code: str, message: str) -> PlatformError:
+    """The error that an answer's body stands for, as the side that raised it meant it."""
+    return _BY_CODE.get(code, PlatformError)(message)

@@ -27,6 +27,10 @@ class Deadline:
         """What is left, but no more than the bound; for waits that must also look elsewhere."""
         return min(self.remaining, bound)
 
+    def pause(self, length: timedelta) -> None:
+        """Sleep so long, but never beyond the deadline."""
+        time.sleep(self.at_most(length).total_seconds())
+
     def __repr__(self) -> str:
         return f"Deadline({self.remaining.total_seconds():.3f} of {self._budget.total_seconds():.3f} s left)"
 

@@ -70,6 +70,15 @@ class Run(Protocol):
 class Runner(Protocol):
     """Makes runs, and cleans up after dead ones."""
 
+    def check(self) -> None:
+        """Pass quickly when a task could be run here now; asked before each task is taken.
+
+        Raises
+        ------
+        RunnerError
+            It could not (engine away, scratch disk full): the consumer takes no task until this passes.
+        """
+
     def prepare(self, assignment: Assignment, input_zip: Path, model_zip: Path | None) -> Run:
         """Bring input and model content to where the model will see them, and create it, not started.
 

@@ -1,0 +1,5 @@
+"""``python -m job_consumer``."""
+
+from job_consumer.main import main
+
+main()

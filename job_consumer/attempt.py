@@ -1,0 +1,44 @@
+"""One claimed attempt on this consumer: its claim, how far it is, and whether it was told to stop."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from contracts.tasks import AttemptRef, Claim, Step, short_uid
+from job_consumer.outcome import StopReason
+from service_kit.logging import get_logger
+
+
+class Attempt:
+    """Shared by the thread that works on it and the one that keeps its lease; the first stop reason counts."""
+
+    def __init__(self, claim: Claim, consumer: str) -> None:
+        self.claim = claim
+        self.ref = AttemptRef(task_id=claim.task_id, attempt=claim.attempt, consumer=consumer)
+        self.step = Step.STAGE
+        self.step_seconds: dict[Step, float] = {}
+        self.stopped = threading.Event()
+        """Set as soon as there is a stop reason; runners watch it."""
+        self.over = threading.Event()
+        """Set when it was reported, or dropped."""
+        self.stop_reason: StopReason | None = None
+        self._lock = threading.Lock()
+        self.log = get_logger(__name__).bind(task=short_uid(claim.uid), attempt=claim.attempt)
+
+    def stop(self, reason: StopReason) -> None:
+        """Tell whoever works on it to stop; a lease that is lost outweighs an earlier reason."""
+        with self._lock:
+            if self.stop_reason is None or reason is StopReason.LOST:
+                self.stop_reason = reason
+        self.stopped.set()
+
+    @contextmanager
+    def at(self, step: Step) -> Iterator[None]:
+        """Mark the step as current and take its time."""
+        self.step = step
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.step_seconds[step] = round(time.monotonic() - began, 4)

@@ -1,0 +1,193 @@
+"""Takes one attempt through its steps: stage, run, collect, upload, report; and cleans up whatever happened.
+
+The steps come in this order and each is timed. How the attempt ended is decided by ``outcome``, once, from what the
+steps left. The consumer's loop calls ``stage`` and ``run``; ``complete`` may go on while the next model runs.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from contracts.errors import PlatformError, StaleAttempt, StorageFull, Unavailable
+from contracts.models import BlobRef
+from contracts.tasks import Assignment, FinishReport, Outcome, Step
+from job_consumer import outcome
+from job_consumer.attempt import Attempt
+from job_consumer.leases import LeaseKeeper
+from job_consumer.outcome import Facts, Failure, StopReason
+from job_consumer.private_api import PrivateApi
+from job_consumer.runner.base import ModelRefused, Run, Runner, RunnerError, RunResult
+from service_kit.backoff import Backoff
+from service_kit.deadline import Deadline
+
+T = TypeVar("T")
+
+FETCH_WITHIN = timedelta(minutes=5)
+"""How long private_api may be away while an input is wanted, before the attempt is given up."""
+REPORT_WITHIN = timedelta(minutes=30)
+"""How long it may be away while a result waits here; giving up a result wastes the whole run."""
+
+_FAILURES = (RunnerError, ModelRefused, PlatformError, OSError)
+
+
+class Executor:
+    """Works on attempts; keeps nothing between them."""
+
+    def __init__(self, private_api: PrivateApi, runner: Runner, leases: LeaseKeeper, scratch: Path) -> None:
+        self._private_api = private_api
+        self._runner = runner
+        self._leases = leases
+        self._scratch = scratch
+
+    def stage(self, assignment: Assignment) -> Run:
+        """Bring the bytes here and prepare the run; claimed or not, nothing of the model executes yet.
+
+        Raises
+        ------
+        RunnerError, ModelRefused, PlatformError, OSError
+            Nothing is left behind.
+        """
+        deadline = Deadline(FETCH_WITHIN)
+        downloads = Path(tempfile.mkdtemp(prefix="download-", dir=self._scratch))
+        try:
+            input_zip = downloads / "input.zip"
+            _retrying(lambda: self._private_api.download_input(assignment, input_zip), deadline)
+            model_zip = None
+            content = assignment.model.content
+            if content is not None and not self._runner.has_model(content.sha256):
+                model_zip = downloads / "model.zip"
+                _retrying(lambda: self._private_api.download_model(assignment, downloads / "model.zip"), deadline)
+            return self._runner.prepare(assignment, input_zip, model_zip)
+        finally:
+            shutil.rmtree(downloads, ignore_errors=True)
+
+    def run(self, attempt: Attempt, staged: Callable[[], Run | None]) -> "Ended":
+        """Take what was staged ahead, or stage the attempt now, and run its model to the end."""
+        run: Run | None = None
+        result: RunResult | None = None
+        failure: Failure | None = None
+        try:
+            with attempt.at(Step.STAGE):
+                run = staged() or self.stage(attempt.claim)
+            if not attempt.stopped.is_set():
+                with attempt.at(Step.RUN):
+                    result = run.execute(attempt.stopped)
+        except _FAILURES as error:
+            failure = error
+        return Ended(attempt, run, result, failure)
+
+    def complete(self, ended: "Ended") -> None:
+        """Collect and upload the output, report the outcome, and remove every trace of the attempt on this host."""
+        attempt = ended.attempt
+        try:
+            report = self._report_of(ended)
+            if report is not None:
+                _retrying(lambda: self._private_api.finish(attempt.claim, report), Deadline(REPORT_WITHIN))
+                attempt.log.info("attempt_ended", outcome=report.outcome, reason=report.reason, **_seconds(attempt))
+            else:
+                attempt.log.warning("attempt_dropped", reason="its lease went to another attempt")
+        except StaleAttempt:
+            attempt.log.warning("attempt_refused", reason="its lease went to another attempt")
+        except PlatformError as error:
+            attempt.log.warning("report_failed", error=error.message)
+        finally:
+            self._leases.release(attempt)
+            attempt.over.set()
+            if ended.run is not None:
+                ended.run.discard()
+
+    def _report_of(self, ended: "Ended") -> FinishReport | None:
+        """The report that the attempt ends with; uploads the output on the way. None when it may not report."""
+        attempt, result, failure = ended.attempt, ended.result, ended.failure
+        output: BlobRef | None = None
+        skipped: list[str] = []
+        if ended.succeeded:
+            try:
+                output, skipped = self._deliver(ended)
+            except StaleAttempt:
+                attempt.stop(StopReason.LOST)
+            except _FAILURES as error:
+                failure = error
+        facts = Facts(attempt.claim.model.limits, result, failure, attempt.stop_reason, delivered=output is not None)
+        verdict = outcome.decide(facts)
+        if verdict is None:
+            return None
+        return FinishReport(
+            consumer=attempt.ref.consumer,
+            outcome=verdict.outcome,
+            reason=verdict.reason,
+            exit_code=result.exit_code if result is not None and not result.cancelled else None,
+            log_tail=_with_notice(result.log_tail if result is not None else "", skipped),
+            output=output,
+            step_seconds=attempt.step_seconds,
+        )
+
+    def _deliver(self, ended: "Ended") -> tuple[BlobRef, list[str]]:
+        attempt, run = ended.attempt, ended.run
+        assert run is not None, "what succeeded was prepared"  # noqa: S101
+        folder = Path(tempfile.mkdtemp(prefix="output-", dir=self._scratch))
+        try:
+            output_zip = folder / "output.zip"
+            with attempt.at(Step.COLLECT):
+                skipped = run.collect(output_zip)
+            with attempt.at(Step.UPLOAD):
+                output = _retrying(
+                    lambda: self._private_api.upload_output(attempt.claim, output_zip), Deadline(REPORT_WITHIN)
+                )
+            return output, skipped
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class Ended:
+    """An attempt whose model is over, or never ran: what is needed to complete it."""
+
+    def __init__(self, attempt: Attempt, run: Run | None, result: RunResult | None, failure: Failure | None) -> None:
+        self.attempt = attempt
+        self.run = run
+        self.result = result
+        self.failure = failure
+
+    @property
+    def is_platform_failure(self) -> bool:
+        """Whether this host, not the model, was the trouble."""
+        return isinstance(self.failure, RunnerError | OSError)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the model ended well and its output may count."""
+        return (
+            self.result is not None
+            and self.attempt.stop_reason is not StopReason.LOST
+            and outcome.of_result(self.result, self.attempt.claim.model.limits).outcome is Outcome.SUCCEEDED
+            and not self.result.cancelled
+        )
+
+
+def _retrying(call: Callable[[], T], deadline: Deadline) -> T:
+    """Repeat a call while private_api is away, until the deadline; a full disk there is an answer, not an absence."""
+    backoff = Backoff()
+    while True:
+        try:
+            return call()
+        except StorageFull:
+            raise
+        except Unavailable:
+            pause = backoff.pause()
+            if deadline.remaining <= pause:
+                raise
+            deadline.pause(pause)
+
+
+def _with_notice(log_tail: str, skipped: list[str]) -> str:
+    if not skipped:
+        return log_tail
+    names = ", ".join(skipped[:10]) + (", …" if len(skipped) > 10 else "")
+    return f"{log_tail}\n[platform] left out of the output, being neither files nor folders: {names}\n"
+
+
+def _seconds(attempt: Attempt) -> dict[str, float]:
+    return {f"{step}_seconds": seconds for step, seconds in attempt.step_seconds.items()}
