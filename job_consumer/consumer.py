@@ -31,7 +31,10 @@ _COMPLETING_AT_ONCE = 2
 
 
 class Consumer:
-    """Runs until its stop event is set; build it once per process."""
+    """Runs until its stop event is set; build it once per process.
+
+    ``grace`` is what a running model gets after the stop signal; ``hurry``, once set, ends it early.
+    """
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class Consumer:
         executor: Executor,
         leases: LeaseKeeper,
         grace: timedelta,
+        hurry: threading.Event,
     ) -> None:
         self._name = name
         self._private_api = private_api
@@ -53,7 +57,7 @@ class Consumer:
         self._completing = threading.BoundedSemaphore(_COMPLETING_AT_ONCE)
         self._backoff = Backoff(first=timedelta(seconds=1), most=timedelta(seconds=60))
         self._platform_failures = False
-        self._hurry = threading.Event()
+        self._hurry = hurry
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop``; returns when the last attempt is reported and nothing of it is left."""
@@ -72,10 +76,6 @@ class Consumer:
                 completing.submit(self._complete, ended)
             if ahead is not None:
                 ahead.throw_away()
-
-    def hurry(self) -> None:
-        """Hand the running task back at once instead of at the end of the grace period."""
-        self._hurry.set()
 
     def _next_claim(
         self, ahead: StagedAhead | None, stop: threading.Event

@@ -101,7 +101,7 @@ class Executor:
 
     def _report_of(self, ended: "Ended") -> FinishReport | None:
         """The report that the attempt ends with; uploads the output on the way. None when it may not report."""
-        attempt, result, failure = ended.attempt, ended.result, ended.failure
+        attempt, result = ended.attempt, ended.result
         output: BlobRef | None = None
         skipped: list[str] = []
         if ended.succeeded:
@@ -110,9 +110,9 @@ class Executor:
             except StaleAttempt:
                 attempt.stop(StopReason.LOST)
             except _FAILURES as error:
-                failure = error
-        facts = Facts(attempt.claim.model.limits, result, failure, attempt.stop_reason, delivered=output is not None)
-        verdict = outcome.decide(facts)
+                ended.failure = error
+        limits, stop = attempt.claim.model.limits, attempt.stop_reason
+        verdict = outcome.decide(Facts(limits, result, ended.failure, stop, delivered=output is not None))
         if verdict is None:
             return None
         return FinishReport(

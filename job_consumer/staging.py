@@ -37,7 +37,7 @@ class StagedAhead:
         self._thread.start()
 
     def claim(self) -> Claim | None:
-        """Claim the task that is staged or being staged; without one, or when it is another's by now, all is dropped."""
+        """Claim the task that is staged or being staged; without one, or when it is another's, all is dropped."""
         self._over.set()
         offer = self._offer
         if offer is not None:

@@ -58,10 +58,10 @@ class Settings(BaseSettings):
         return init_settings, env_settings, SecretFiles(settings_cls)
 
 
-def load(settings: type[S]) -> S:
-    """The settings from the environment; on a mistake the process ends with one line per mistake."""
+def load(settings: type[S], **given: Any) -> S:
+    """The settings, given ones before the environment's; on a mistake the process ends with one line per mistake."""
     try:
-        return settings()
+        return settings(**given)
     except ValidationError as error:
         for mistake in error.errors(include_input=False, include_url=False):
             name = "_".join(str(part) for part in mistake["loc"]).upper()

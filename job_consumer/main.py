@@ -1,0 +1,136 @@
+"""Builds and runs one consumer."""
+
+import os
+import secrets
+import socket
+import threading
+from datetime import timedelta
+
+from contracts.errors import InvalidRequest, PlatformError
+from contracts.queue import queues_of
+from contracts.tasks import ConsumerPresence, PlatformInfo
+from job_consumer.config import JobConsumerSettings
+from job_consumer.consumer import Consumer
+from job_consumer.executor import Executor
+from job_consumer.inbox.base import Inbox
+from job_consumer.inbox.polling import PollingInbox
+from job_consumer.leases import LeaseKeeper
+from job_consumer.private_api import PrivateApi
+from job_consumer.runner.base import Runner
+from job_consumer.sweeper import Sweeper
+from service_kit import logging
+from service_kit.backoff import Backoff
+from service_kit.lifecycle import stop_on_signals
+from service_kit.settings import load
+
+log = logging.get_logger(__name__)
+
+_ANNOUNCE_EVERY = timedelta(seconds=10)
+
+
+def run(settings: JobConsumerSettings) -> None:
+    """Consume until a stop signal; a second one hands the running task back at once."""
+    logging.configure("job_consumer", settings.log_level, settings.log_format)
+    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    private_api = PrivateApi(
+        settings.private_api_url,
+        settings.internal_token.get_secret_value(),
+        name,
+        has_gpu=settings.has_gpu,
+        takes_cpu=settings.take_cpu_tasks,
+    )
+    stop = threading.Event()
+    hurry = threading.Event()
+    with stop_on_signals(stop, on_second=hurry.set):
+        platform = _platform(private_api, stop)
+        if platform is not None:
+            _consume(settings, name, private_api, platform, stop, hurry)
+    private_api.close()
+
+
+def _consume(
+    settings: JobConsumerSettings,
+    name: str,
+    private_api: PrivateApi,
+    platform: PlatformInfo,
+    stop: threading.Event,
+    hurry: threading.Event,
+) -> None:
+    runner, kind = build_runner(settings, platform, name)
+    leases = LeaseKeeper(private_api, timedelta(seconds=platform.lease_seconds))
+    sweeper = Sweeper(runner, private_api, timedelta(seconds=settings.sweep_seconds))
+    presence = ConsumerPresence(
+        host=socket.gethostname(), has_gpu=settings.has_gpu, gpu_uuid=settings.gpu_uuid, runner=kind
+    )
+    threads = [
+        threading.Thread(target=sweeper.run, args=(stop,), name="sweeper", daemon=True),
+        threading.Thread(target=_announce, args=(private_api, presence, stop), name="presence", daemon=True),
+    ]
+    leases.start()
+    for thread in threads:
+        thread.start()
+    executor = Executor(private_api, runner, leases, settings.scratch_dir)
+    grace = timedelta(seconds=settings.drain_seconds)
+    consumer = Consumer(name, private_api, build_inbox(settings, private_api), runner, executor, leases, grace, hurry)
+    log.info("consumer_ready", consumer=name, runner=kind, gpu=settings.gpu_uuid)
+    consumer.run(stop)
+    leases.close()
+    runner.close()
+    log.info("consumer_stopped", consumer=name)
+
+
+def build_inbox(settings: JobConsumerSettings, private_api: PrivateApi) -> Inbox:
+    """RabbitMQ where a URL is given, else the long poll."""
+    if settings.rabbitmq_url is None:
+        return PollingInbox(private_api)
+    from job_consumer.inbox.rabbitmq import RabbitInbox
+
+    return RabbitInbox(settings.rabbitmq_url.get_secret_value(), queues_of(settings.has_gpu, settings.take_cpu_tasks))
+
+
+def build_runner(settings: JobConsumerSettings, platform: PlatformInfo, name: str) -> tuple[Runner, str]:
+    """The runner that the settings ask for, and its name.
+
+    Raises
+    ------
+    InvalidRequest
+        The process runner has no models folder.
+    """
+    from job_consumer.runner.docker import engine_answers
+
+    if settings.runner == "docker" or (settings.runner == "auto" and engine_answers()):
+        from job_consumer.runner.docker import DockerRunner
+
+        return DockerRunner(), "docker"
+    if settings.models_folder is None:
+        raise InvalidRequest("MODELS_FOLDER is not set; the process runner needs the folder of its models.")
+    from job_consumer.runner.process import ProcessRunner
+
+    return ProcessRunner(), "process"
+
+
+def _platform(private_api: PrivateApi, stop: threading.Event) -> PlatformInfo | None:
+    """What the platform is, as soon as it answers; None when a stop signal came first."""
+    backoff = Backoff()
+    while not stop.is_set():
+        try:
+            return private_api.platform()
+        except PlatformError as error:
+            log.warning("waiting_for_private_api", error=error.message)
+            stop.wait(backoff.pause().total_seconds())
+    return None
+
+
+def _announce(private_api: PrivateApi, presence: ConsumerPresence, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            private_api.announce(presence)
+        except PlatformError as error:
+            log.debug("announce_failed", error=error.message)
+        stop.wait(_ANNOUNCE_EVERY.total_seconds())
+
+
+def main() -> None:
+    """Entry point of the service."""
+    run(load(JobConsumerSettings))

@@ -1,0 +1,204 @@
+"""Puts the services together on one machine: private_api, public_api and N consumers, on SQLite and without a broker."""
+
+import ipaddress
+import secrets
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+
+import job_consumer.main
+import private_api.main
+import public_api.main
+from contracts.errors import Unavailable
+from contracts.model_file import ModelFile
+from contracts.routes import HEALTH_READY
+from inference_client import ClientError, InferenceClient
+from job_consumer.config import JobConsumerSettings
+from private_api.config import PrivateApiSettings
+from public_api.config import PublicApiSettings
+from service_kit import logging
+from service_kit.deadline import Deadline
+from service_kit.lifecycle import bind, stop_on_signals
+from service_kit.settings import load
+from standalone.examples import register
+from standalone.runners import Choice, choose_runner, gpu_uuids, missing_needs, model_folders
+from standalone.supervisor import Child, GaveUp, Supervisor
+
+READY_WITHIN = timedelta(seconds=60)
+_DRAIN = timedelta(seconds=5)
+_LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``infer up`` was asked for."""
+
+    data: Path
+    host: str
+    port: int
+    runner: str
+    workers: int | None
+    models: Path | None
+    examples: bool
+    log_level: str
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def run(options: Options) -> int:
+    """Run until Ctrl-C or SIGTERM; the exit status.
+
+    Raises
+    ------
+    OSError
+        The port is taken, the address is not ours, or the data folder cannot be made.
+    PlatformError
+        What was asked for is not to be had here; the message says why.
+    """
+    logging.configure("infer-up", options.log_level)
+    folders = model_folders(options.models) if options.models else []
+    choice = choose_runner(options.runner, folders if options.examples else [])
+    cards = gpu_uuids()
+    options.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with bind(options.host, options.port) as public, bind(_LOOPBACK, 0) as private:
+        url = _url(public)
+        supervisor = Supervisor(_children(options, choice, cards, public, private))
+        stop, at_once = threading.Event(), threading.Event()
+        with stop_on_signals(stop, on_second=at_once.set):
+            try:
+                supervisor.start()
+                _wait_until_ready(supervisor, url, stop)
+                if options.examples and not stop.is_set():
+                    _register_all(url, folders, choice, has_gpu=bool(cards))
+                if not stop.is_set():
+                    _say(_ready_line(options, choice, url, _workers(options, cards)))
+                supervisor.watch(stop)
+            except GaveUp as error:
+                sys.stderr.write(f"infer up: {error}\n")
+                return 1
+            finally:
+                supervisor.stop(at_once)
+    return 0
+
+
+def _workers(options: Options, cards: list[str]) -> int:
+    return options.workers or max(1, len(cards))
+
+
+def _children(
+    options: Options, choice: Choice, cards: list[str], public: socket.socket, private: socket.socket
+) -> list[Child]:
+    token = secrets.token_urlsafe(32)
+    private_settings = load(
+        PrivateApiSettings,
+        database_url=f"sqlite:///{options.data.resolve() / 'platform.db'}",
+        data_dir=options.data.resolve(),
+        internal_token=token,
+        rabbitmq_url=None,
+        log_level=options.log_level,
+    )
+    public_settings = load(
+        PublicApiSettings,
+        private_api_url=_url(private),
+        internal_token=token,
+        allow_public_post_model=is_loopback(options.host),
+        log_level=options.log_level,
+    )
+    children = [
+        Child("private_api", _serving(lambda: private_api.main.run(private_settings, private), public)),
+        Child("public_api", _serving(lambda: public_api.main.run(public_settings, public), private)),
+    ]
+    for number in range(_workers(options, cards)):
+        settings = load(
+            JobConsumerSettings,
+            private_api_url=_url(private),
+            internal_token=token,
+            rabbitmq_url=None,
+            scratch_dir=options.data.resolve() / "scratch" / f"worker-{number}",
+            runner=choice.runner,
+            models_folder=options.models,
+            gpu_uuid=cards[number] if number < len(cards) else None,
+            drain_seconds=_DRAIN.total_seconds(),
+            log_level=options.log_level,
+        )
+        target = _consuming(settings, public, private)
+        children.append(Child(f"job_consumer {number + 1}", target, grace=_DRAIN + timedelta(seconds=10)))
+    return children
+
+
+def _serving(run_service: Callable[[], None], *others: socket.socket) -> Callable[[], None]:
+    """A service that keeps only its own listener open."""
+
+    def target() -> None:
+        for other in others:
+            other.close()
+        run_service()
+
+    return target
+
+
+def _consuming(settings: JobConsumerSettings, *others: socket.socket) -> Callable[[], None]:
+    return _serving(lambda: job_consumer.main.run(settings), *others)
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _wait_until_ready(supervisor: Supervisor, url: str, stop: threading.Event) -> None:
+    deadline = Deadline(READY_WITHIN)
+
+    def ready() -> bool:
+        if deadline.expired:
+            raise Unavailable(
+                f"The platform was not ready within {READY_WITHIN.total_seconds():g} s; see the log above."
+            )
+        try:
+            return httpx.get(url + HEALTH_READY, timeout=2, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+    supervisor.watch(stop, until=ready)
+
+
+def _register_all(url: str, folders: list[tuple[Path, ModelFile]], choice: Choice, *, has_gpu: bool) -> None:
+    with InferenceClient(url) as client:
+        for folder, model in folders:
+            reason = missing_needs(model, choice, has_gpu=has_gpu)
+            if reason is not None:
+                _say(f"  {model.human_readable_id}: not registered, {reason}")
+                continue
+            try:
+                new = register(client, folder, model)
+            except ClientError as error:
+                _say(f"  {model.human_readable_id}: not registered, {error}")
+                continue
+            _say(f"  {model.human_readable_id}: {'registered' if new else 'registered before'}")
+
+
+def _ready_line(options: Options, choice: Choice, url: str, workers: int) -> str:
+    plural = "worker" if workers == 1 else "workers"
+    line = (
+        f"InferenceServer is ready at {url} "
+        f"({workers} {plural}, {choice.runner} runner: {choice.reason}; data in {options.data})"
+    )
+    if not is_loopback(options.host):
+        line += "\nIt listens beyond this machine, without TLS: whoever reaches the port may post tasks."
+    return line
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - the command's own output

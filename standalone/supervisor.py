@@ -1,0 +1,132 @@
+"""Keeps a few child processes alive: starts them in order, restarts the dead with growing pauses, stops them in order.
+
+Children are forked from a process that has imported everything already and runs no thread, so a start costs
+milliseconds. A child that exits with status 2 says that its configuration is wrong: restarting it would change nothing.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from multiprocessing.connection import wait
+from threading import Event
+
+from service_kit.backoff import Backoff
+from service_kit.deadline import Deadline
+from service_kit.logging import get_logger
+
+log = get_logger(__name__)
+
+CONFIGURATION_ERROR = 2
+_STEADY = timedelta(seconds=30)
+"""A child that lived so long may die again without counting its earlier deaths."""
+_DEATHS_IN_A_ROW = 6
+_LOOK_EVERY = timedelta(milliseconds=200)
+_PR_SET_PDEATHSIG = 1
+
+_fork = multiprocessing.get_context("fork")
+
+
+class GaveUp(Exception):
+    """A child cannot be kept alive; the message says which and why."""
+
+
+@dataclass
+class Child:
+    """One process to keep alive; ``target`` never returns while all is well."""
+
+    name: str
+    target: Callable[[], None]
+    grace: timedelta = timedelta(seconds=10)
+    process: multiprocessing.process.BaseProcess | None = None
+    deaths: int = 0
+    started: float = 0.0
+    restart_at: float | None = None
+    backoff: Backoff = field(default_factory=lambda: Backoff(timedelta(milliseconds=100), timedelta(seconds=10)))
+
+    def start(self) -> None:
+        """Fork it."""
+        self.started = time.monotonic()
+        self.restart_at = None
+        self.process = _fork.Process(target=_run_child, args=(self.target, os.getpid()), name=self.name)
+        self.process.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.process is not None and self.process.is_alive()
+
+
+def _run_child(target: Callable[[], None], parent: int) -> None:
+    """In the child: its own process group (Ctrl-C is the parent's to handle), and no life without the parent."""
+    os.setpgid(0, 0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        return
+    target()
+
+
+class Supervisor:
+    """Owns the children; one thread uses it."""
+
+    def __init__(self, children: Sequence[Child]) -> None:
+        self._children = children
+
+    def start(self) -> None:
+        """Start all, in order."""
+        for child in self._children:
+            child.start()
+
+    def watch(self, stop: Event, until: Callable[[], bool] | None = None) -> None:
+        """Restart what dies, until ``stop`` is set or ``until`` holds.
+
+        Raises
+        ------
+        GaveUp
+            A child is wrongly configured, or died several times in a row.
+        """
+        while not stop.is_set() and not (until is not None and until()):
+            running = [child.process.sentinel for child in self._children if child.process is not None and child.alive]
+            wait(running, timeout=_LOOK_EVERY.total_seconds())
+            for child in self._children:
+                if not child.alive:
+                    self._revive(child)
+
+    def _revive(self, child: Child) -> None:
+        if child.restart_at is None:
+            exit_code = child.process.exitcode if child.process is not None else None
+            if exit_code == CONFIGURATION_ERROR:
+                raise GaveUp(f"{child.name} cannot start as configured; its line above says why.")
+            if time.monotonic() - child.started > _STEADY.total_seconds():
+                child.deaths = 0
+                child.backoff.reset()
+            child.deaths += 1
+            if child.deaths >= _DEATHS_IN_A_ROW:
+                raise GaveUp(f"{child.name} died {child.deaths} times in a row, the last time with status {exit_code}.")
+            pause = child.backoff.pause()
+            log.warning("child_died", child=child.name, exit_code=exit_code, restart_in=round(pause.total_seconds(), 2))
+            child.restart_at = time.monotonic() + pause.total_seconds()
+        elif time.monotonic() >= child.restart_at:
+            child.start()
+
+    def stop(self, at_once: Event) -> None:
+        """Stop all, last started first: SIGTERM, a grace period that ``at_once`` cuts short, then SIGKILL."""
+        for child in reversed(self._children):
+            if child.process is None or not child.alive:
+                continue
+            child.process.terminate()
+            deadline = Deadline(child.grace)
+            while child.alive and not deadline.expired and not at_once.is_set():
+                child.process.join(0.1)
+            if child.alive:
+                log.warning("child_killed", child=child.name)
+                child.process.kill()
+            child.process.join(5)
