@@ -51,8 +51,8 @@ def up(
 ) -> None:
     """Run the whole platform on this machine: no other server is needed.
 
-    It listens on loopback unless told otherwise, and only on loopback may users register models. Ctrl-C stops it; data is
-    kept for the next start.
+    It listens on loopback unless told otherwise, and only on loopback may users register models. Ctrl-C stops it;
+    data is kept for the next start.
     """
     from standalone.platform import Options, run
 

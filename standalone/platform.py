@@ -1,4 +1,4 @@
-"""Puts the services together on one machine: private_api, public_api and N consumers, on SQLite and without a broker."""
+"""Puts the services together on one machine: private_api, public_api, N consumers; SQLite and no broker."""
 
 import ipaddress
 import secrets

@@ -1,0 +1,63 @@
+"""Installs the servers and tools that the tests need and this machine lacks; where it may not, it says what will be skipped.
+
+``python -m tests.support.install`` is the first step of ``make test``. The tests start the servers themselves, and stop them.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+NEEDED = {
+    "docker.io": ("dockerd",),
+    "iptables": ("iptables",),
+    "rabbitmq-server": ("rabbitmq-server",),
+    "postgresql": ("pg_ctlcluster",),
+    "bubblewrap": ("bwrap",),
+    "debootstrap": ("debootstrap",),
+    "busybox-static": ("busybox",),
+}
+"""Debian package -> the programs that it brings."""
+
+_SYSTEM_FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def missing_packages() -> list[str]:
+    """The Debian packages whose programs are not here."""
+    path = os.environ.get("PATH", "") + ":" + _SYSTEM_FOLDERS
+    return [name for name, programs in NEEDED.items() if not all(shutil.which(p, path=path) for p in programs)]
+
+
+def main() -> int:
+    """Install what is missing; 1 when that failed and CI is set."""
+    missing = missing_packages()
+    if not missing:
+        return 0
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        print(f"not here, and not installed (needs root on Debian): {', '.join(missing)}; their tests are skipped")
+        return 1 if os.environ.get("CI") else 0
+    print(f"installing {', '.join(missing)}", flush=True)
+    # Nothing is started by an installation: the tests start their own servers.
+    policy = Path("/usr/sbin/policy-rc.d")
+    made_policy = not policy.exists()
+    if made_policy:
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    try:
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", *missing]):
+            done = subprocess.run(
+                ["apt-get", *command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+            )
+            if done.returncode != 0:
+                print(done.stdout.decode(errors="replace")[-4000:], file=sys.stderr)
+                return 1 if os.environ.get("CI") else 0
+    finally:
+        if made_policy:
+            policy.unlink()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
