@@ -4,5 +4,7 @@ pytest_plugins = [
     "tests.support.rabbitmq",
     "tests.support.postgres",
     "tests.support.docker_engine",
+    "tests.support.platform",
+    "tests.support.task_rows",
     "tests.support.images",
 ]
