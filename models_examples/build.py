@@ -36,7 +36,7 @@ _SCRATCH_IN_BUILD = "/build"
 """Where the Dockerfiles copy requirements, wheels and the CA bundle to, in a stage that is thrown away."""
 
 
-class ImageBuildFailed(Exception):  # noqa: N818 - it is the build that failed
+class ImageBuildFailed(Exception):
     """A build ended without an image; the message holds the end of its log."""
 
 

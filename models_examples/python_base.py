@@ -34,9 +34,7 @@ class BaseImageError(Exception):
     """The base image could not be made; the message says what to do."""
 
 
-def ensure_python_base(
-    engine: docker.DockerClient, *, rebuild: bool = False, mirror: str = DEFAULT_MIRROR
-) -> str:
+def ensure_python_base(engine: docker.DockerClient, *, rebuild: bool = False, mirror: str = DEFAULT_MIRROR) -> str:
     """The tag of the base image on this engine; made by debootstrap (root, half a minute) unless it is there already.
 
     Raises

@@ -62,7 +62,8 @@ def _keep(scratch: Path, kept: Path) -> None:
 
 
 def _download(requirements: Path, python_version: str, architecture: str, target: Path) -> None:
-    platforms = [f"manylinux_2_{minor}_{architecture}" for minor in range(_NEWEST_GLIBC_MINOR, _OLDEST_GLIBC_MINOR - 1, -1)]
+    glibc_minors = range(_NEWEST_GLIBC_MINOR, _OLDEST_GLIBC_MINOR - 1, -1)
+    platforms = [f"manylinux_2_{minor}_{architecture}" for minor in glibc_minors]
     command = [
         sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", str(target),
         "--python-version", python_version, "--implementation", "cp",

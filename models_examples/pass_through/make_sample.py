@@ -5,9 +5,9 @@ import zipfile
 from pathlib import Path
 
 FILES = {
-    "hello.txt": "Hello, model!\n".encode(),
+    "hello.txt": b"Hello, model!\n",
     "nested/folder/table.csv": b"name,value\r\nalpha,1\r\nbeta,2\r\n",
-    "nested/größe 体.txt": "Names may hold any letter, and spaces.\n".encode(),
+    "nested/größe 体.txt": b"Names may hold any letter, and spaces.\n",
     "every_byte.bin": bytes(range(256)) * 16,
     "no_bytes.dat": b"",
 }
