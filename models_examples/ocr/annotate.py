@@ -12,9 +12,10 @@ LEAST_WIDTH = 640
 """Smaller pictures are enlarged to this width, in pixels, so that the boxes can be told from the letters."""
 _SURE, _DOUBTFUL, _INK = (0, 137, 123), (239, 108, 0), (33, 33, 33)
 _SURE_FROM = 0.9
-_TEXT_SHARE = 0.68
+_TEXT_SHARE = 0.6
 """Height of letters as a share of their box's height."""
 _INSET = 6
+_LEAST_PIXELS = 6
 
 
 def annotated(picture: Image.Image, lines: Sequence[tuple[Box, Reading]]) -> Image.Image:
@@ -46,6 +47,9 @@ def _write(draw: ImageDraw.ImageDraw, box: Box, text: str, shift: int) -> None:
 
 
 def _fitting_font(text: str, box: Box) -> Any:
-    pixels = max(6.0, box.height * _TEXT_SHARE)
-    length = max(1.0, ImageFont.load_default(pixels).getlength(text))
-    return ImageFont.load_default(max(6.0, pixels * min(1.0, (box.width - 2 * _INSET) / length)))
+    pixels = max(_LEAST_PIXELS, round(box.height * _TEXT_SHARE))
+    font = ImageFont.load_default(pixels)
+    while pixels > _LEAST_PIXELS and font.getlength(text) > box.width - 2 * _INSET:
+        pixels -= 1
+        font = ImageFont.load_default(pixels)
+    return font

@@ -148,9 +148,10 @@ def test_an_image_does_the_same_without_network_capabilities_or_root(
 def test_an_image_runs_the_registered_command_and_keeps_nothing_of_its_build(
     name: str, example_image: Callable[[str], str], image_engine: docker.DockerClient
 ) -> None:
-    image = image_engine.images.get(example_image(name))
+    tag = example_image(name)
+    image = image_engine.images.get(tag)
 
-    files = image_engine.containers.run(image.id, ["sh", "-c", "ls -d /app/* /build || true"], remove=True)
+    files = image_engine.containers.run(tag, ["sh", "-c", "ls -d /app/* /build || true"], remove=True)
 
     config = image.attrs["Config"]
     assert config["Cmd"] == list(ModelFile.load(folder_of(name)).command)
@@ -188,6 +189,34 @@ def test_an_engine_that_is_not_there_is_named_in_one_sentence() -> None:
     )
 
     assert_refused(done, "No Docker engine answers")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "reason"),
+    [
+        ((), {"PATH": "/no/such/folder"}, "debootstrap is not installed"),
+        (("--mirror", "http://127.0.0.1:9/debian"), {}, "name a Debian mirror that this machine reaches"),
+    ],
+)
+def test_a_base_image_that_cannot_be_made_says_what_to_do(
+    arguments: tuple[str, ...], environment: dict[str, str], reason: str, image_engine: docker.DockerClient
+) -> None:
+    if os.geteuid() != 0 or shutil.which("debootstrap") is None:
+        missing("the base image is made by debootstrap, as root")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "models_examples.build", "--offline", "--rebuild-base", *arguments, "pass_through"],
+        cwd=PASS_THROUGH.parent.parent,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # --- ct_body_mask ----------------------------------------------------------------------------------------------------
@@ -235,7 +264,7 @@ def test_the_area_is_that_of_an_independent_flood_fill(ct_output: Path, ct_slice
 
 
 def test_the_mask_holds_the_spine_and_not_the_lungs(ct_output: Path) -> None:
-    mask = np.asanyarray(nibabel.load(ct_output / "body_mask.nii.gz").dataobj)
+    mask = np.asanyarray(nibabel.Nifti1Image.from_filename(ct_output / "body_mask.nii.gz").dataobj)
 
     spine_column, spine_row = 60, 80
     lung_column, lung_row = 10, 20
@@ -249,7 +278,7 @@ def test_a_pixel_keeps_its_place_in_the_patient(ct_output: Path, ct_slice: FileD
     left = origin[0] + column * spacing[1]
     posterior = origin[1] + row * spacing[0]
 
-    affine = nibabel.load(ct_output / "body_mask.nii.gz").affine
+    affine = nibabel.Nifti1Image.from_filename(ct_output / "body_mask.nii.gz").affine
 
     assert np.linalg.inv(affine) @ (-left, -posterior, origin[2], 1) == pytest.approx([column, row, 0, 1], abs=1e-4)
 
@@ -297,7 +326,7 @@ def test_an_oblique_series_gives_a_volume_without_table_and_with_lungs(ct_slice:
 
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    image = nibabel.load(tmp_path / "out" / "body_mask.nii.gz")
+    image = nibabel.Nifti1Image.from_filename(tmp_path / "out" / "body_mask.nii.gz")
     mask = np.asanyarray(image.dataobj)
     assert [entry["file"] for entry in report["slices"]] == ["100.dcm", "99.dcm", "98.dcm"]
     assert report["slices"][1]["body_area_mm2"] == pytest.approx(np.pi * 80 * 60, rel=0.02)
@@ -518,7 +547,7 @@ def test_a_mask_of_another_place_shape_or_extent_is_a_difference(
 ) -> None:
     output = altered("ct_body_mask")
     path = output / "body_mask.nii.gz"
-    original = nibabel.load(CT / "expected" / "body_mask.nii.gz")
+    original = nibabel.Nifti1Image.from_filename(CT / "expected" / "body_mask.nii.gz")
     mask, affine = change(np.asanyarray(original.dataobj), original.affine)
     nibabel.save(nibabel.Nifti1Image(mask, affine), path)
 
