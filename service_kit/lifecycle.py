@@ -37,8 +37,23 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(app: ASGIApp, listener: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT, then let requests in flight end within the grace period."""
+class _Server(uvicorn.Server):
+    """Tells when the stop signal comes, before requests in flight are waited for."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._on_stop()
+        super().handle_exit(sig, frame)
+
+
+def serve(app: ASGIApp, listener: socket.socket, on_stop: Callable[[], None] = lambda: None) -> None:
+    """Serve until SIGTERM or SIGINT, then let requests in flight end within the grace period.
+
+    ``on_stop`` is called in the signal handler, for requests that wait on purpose and should now answer.
+    """
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -47,7 +62,7 @@ def serve(app: ASGIApp, listener: socket.socket) -> None:
         timeout_keep_alive=75,
         server_header=False,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config, on_stop)
     asyncio_run = asyncio.Runner(loop_factory=config.get_loop_factory())
     with asyncio_run:
         asyncio_run.run(server.serve(sockets=[listener]))
