@@ -13,13 +13,15 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from contracts.errors import InvalidRequest, PlatformError, StorageFull, Unavailable
 
 T = TypeVar("T")
-Work = Callable[[Connection], T]
+Transaction = Connection
+"""What a function gets that runs in a transaction; services pass it on and do not look inside."""
+Work = Callable[[Transaction], T]
 
 _WAYS_TO_WRITE_IT = "write sqlite:////path/to/file or postgresql://user:password@host/name"
 
@@ -76,6 +78,8 @@ def translated(error: DBAPIError | PoolTimeout) -> PlatformError:
     if not isinstance(error, DBAPIError):
         return Unavailable("All connections to the database are in use; try again.")
     said = str(error.orig).strip().split("\n")[0]
+    if isinstance(error, DataError):
+        return InvalidRequest(f"The database cannot store a value of this request ({said}).")
     if "database or disk is full" in said or getattr(error.orig, "sqlstate", None) == _POSTGRES_DISK_FULL:
         return StorageFull("The disk that holds the database is full; the operator must make room.")
     return Unavailable(f"The database does not answer as it should ({said}); try again.")

@@ -1,0 +1,72 @@
+"""The app and the process."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from contracts.errors import PlatformError
+from private_api.config import PrivateApiSettings
+from private_api.handlers import internal, public_models, public_tasks
+from private_api.handlers.authentication import RequireToken
+from private_api.wiring import Wiring
+from service_kit.health import health_router
+from service_kit.http_app import create_app as create_http_app
+from service_kit.lifecycle import bind, serve
+from service_kit.logging import configure, get_logger
+from service_kit.settings import load
+
+log = get_logger(__name__)
+
+
+def create_app(settings: PrivateApiSettings) -> FastAPI:
+    """The app; it opens database and folder when it starts, and raises what :class:`Wiring` raises."""
+    return _app(settings.internal_token, lambda: Wiring(settings))
+
+
+def run(settings: PrivateApiSettings, listener: socket.socket | None = None) -> None:
+    """Serve until a stop signal; ends the process with one line where it cannot start."""
+    configure("private_api", settings.log_level, settings.log_format)
+    try:
+        bound = listener or bind(settings.host, settings.port)
+        wiring = Wiring(settings)
+    except OSError as error:
+        sys.exit(f"private_api: cannot listen on {settings.host}:{settings.port}: {error.strerror}")
+    except PlatformError as error:
+        sys.exit(f"private_api: {error.message}")
+    app = _app(settings.internal_token, lambda: wiring)
+    log.info("private_api_starts", address=bound.getsockname())
+    serve(app, bound, on_stop=lambda: app.state.loop.call_soon_threadsafe(wiring.wakeups.close))
+
+
+def main() -> None:
+    """Run with the settings of the environment."""
+    run(load(PrivateApiSettings))
+
+
+def _app(token: SecretStr, opened: Callable[[], Wiring]) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        wiring = opened()
+        app.state.loop = asyncio.get_running_loop()
+        app.state.services = wiring.services
+        app.include_router(
+            health_router(
+                {"database": wiring.database.ping},
+                {"files": wiring.check_files, **({"broker": wiring.check_broker} if wiring.publisher else {})},
+            )
+        )
+        async with wiring.running():
+            yield
+
+    app = create_http_app(
+        "private_api", "Models, tasks and files; for the platform's own services.", lifespan, redirect_slashes=False
+    )
+    for module in (public_models, public_tasks, internal):
+        app.include_router(module.router)
+    app.add_middleware(RequireToken, token=token.get_secret_value())
+    return app
