@@ -4,6 +4,9 @@ import math
 import os
 from pathlib import Path
 
+# Official builds from 1.29 on report their use to Microsoft unless this is set before the import; a model tells nobody.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 

@@ -453,6 +453,22 @@ def test_an_empty_sheet_has_no_text(ocr_model: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "text.json").read_text()) == {"sheet.png": {"text": "", "lines": []}}
 
 
+def test_the_networks_run_without_telemetry(page: Path, ocr_model: Path, tmp_path: Path) -> None:
+    home, output = tmp_path / "home", tmp_path / "out"
+    home.mkdir()
+    output.mkdir()
+    folders = {"INPUT_DIR": str(page.parent), "OUTPUT_DIR": str(output), "MODEL_DIR": str(ocr_model)}
+
+    subprocess.run(
+        [sys.executable, "-B", str(OCR / "main.py")],
+        env={"PATH": os.environ["PATH"], "HOME": str(home), **folders},
+        timeout=120,
+        check=True,
+    )
+
+    assert list(home.rglob("*")) == [], "telemetry keeps its device id in the home folder"
+
+
 def test_a_model_without_its_content_is_told_how_to_get_it(page: Path, tmp_path: Path) -> None:
     done = run_program(OCR, page.parent, tmp_path / "out", tmp_path / "no-model")
 
