@@ -7,4 +7,5 @@ pytest_plugins = [
     "tests.support.platform",
     "tests.support.task_rows",
     "tests.support.images",
+    "tests.support.hostile_models",
 ]

@@ -1,5 +1,7 @@
 """Models as local programs: each run in a bubblewrap sandbox, or as a plain process where there can be none."""
 
+import shutil
+import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import timedelta
@@ -33,6 +35,7 @@ log = get_logger(__name__)
 SandboxPolicy = Literal["auto", "required", "off"]
 """``auto`` runs plain processes where no sandbox can be made, and says so once; ``required`` refuses to start there."""
 
+_LEAST_FREE_BYTES = 64 * 2**20
 _KILL_LEFTOVER_WITHIN = timedelta(seconds=10)
 _LOST = (
     "Models reach the network, see and may change whatever this user can (other tasks' files, kept model content), "
@@ -102,11 +105,12 @@ class ProcessRunner:
 
     def __init__(
         self,
+        *,
         scratch: Path,
         model_folders: Sequence[Path],
         consumer: str,
         gpu_uuid: str | None = None,
-        input_limits: ArchiveLimits = ArchiveLimits(),  # noqa: B008 - frozen
+        archive_limits: ArchiveLimits = ArchiveLimits(),  # noqa: B008 - frozen
         max_output_bytes: int = 200 * 2**30,
         sandbox: SandboxPolicy = "auto",
     ) -> None:
@@ -120,8 +124,9 @@ class ProcessRunner:
         self._catalogue = Catalogue(model_folders)
         self._consumer = consumer
         self._gpu_uuid = gpu_uuid
-        self._input_limits = input_limits
+        self._archive_limits = archive_limits
         self._max_output_bytes = max_output_bytes
+        self._folder = scratch
         try:
             self._scratch = Scratch(scratch)
             self._why_plain = "switched off" if sandbox == "off" else self._probe()
@@ -138,11 +143,20 @@ class ProcessRunner:
         return self._why_plain is None
 
     def _probe(self) -> str | None:
-        folder = self._scratch.new_run(AttemptRef(task_id=0, attempt=0, consumer=self._consumer))
-        try:
+        # Not below the scratch folder, where another consumer's sweeper might find it, and it belongs to no attempt.
+        with tempfile.TemporaryDirectory(prefix="inference-probe-") as parent:
+            folder = RunFolder(Path(parent, "run"))
+            folder.make()
             return why_no_sandbox(Places(folder, app=folder.no_model, model=folder.no_model), _PROBE_MODEL)
-        finally:
-            folder.remove()
+
+    def check(self) -> None:
+        """Pass when the scratch folder has room; see :class:`job_consumer.runner.base.Runner`."""
+        try:
+            free = shutil.disk_usage(self._folder).free
+        except OSError as error:
+            raise RunnerError(f"The scratch folder {self._folder} cannot be used: {error}.") from error
+        if free < _LEAST_FREE_BYTES:
+            raise RunnerError(f"The scratch folder {self._folder} has {free} bytes left; make room.")
 
     def prepare(self, assignment: Assignment, input_zip: Path, model_zip: Path | None) -> ProcessRun:
         """Unpack what the program will see; see :class:`job_consumer.runner.base.Runner`."""
@@ -155,7 +169,7 @@ class ProcessRunner:
             try:
                 folder = self._scratch.new_run(attempt)
                 undo.callback(folder.remove)
-                unpack(input_zip, folder.input, self._input_limits)
+                unpack(input_zip, folder.input, self._archive_limits)
                 content = self._model_content(model, folder, model_zip)
                 if self.sandboxed:
                     own_files(folder)
@@ -189,7 +203,7 @@ class ProcessRunner:
             if model_zip is None:
                 raise RunnerError("The model content was here and is gone; the next attempt brings it again.")
             folder.new_content.mkdir()
-            unpack(model_zip, folder.new_content, self._input_limits)
+            unpack(model_zip, folder.new_content, self._archive_limits)
             self._scratch.keep_model(folder.new_content, sha256)
         return content
 

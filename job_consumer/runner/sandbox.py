@@ -42,7 +42,8 @@ _RESERVED = (
 _ROOT_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC = (
     "alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "nsswitch.conf", "pki",
-    "ca-certificates", "ssl",
+    "ca-certificates", "ssl/certs",
+    "ssl/openssl.cnf",
 )  # fmt: skip
 _ETC_OF_NETWORK = ("resolv.conf", "hosts", "gai.conf", "services")
 

@@ -1,0 +1,2 @@
+echo "hungry"
+exec tail /dev/zero

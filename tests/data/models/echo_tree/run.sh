@@ -1,0 +1,2 @@
+set -eu
+cp -R "${INPUT_DIR:-/input}/." "${OUTPUT_DIR:-/output}/"

@@ -1,0 +1,2 @@
+set -eu
+cp -R "${MODEL_DIR:-/model}/." "${OUTPUT_DIR:-/output}/"

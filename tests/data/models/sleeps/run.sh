@@ -1,0 +1,4 @@
+echo "asleep"
+(trap '' TERM INT HUP; sleep 3600) &
+trap '' TERM INT HUP
+sleep 3600
