@@ -4,11 +4,8 @@ The steps come in this order and each is timed. How the attempt ended is decided
 steps left. The consumer's loop calls ``stage`` and ``run``; ``complete`` may go on while the next model runs.
 """
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import TypeVar
 
 from contracts.errors import PlatformError, StaleAttempt, StorageFull, Unavailable
@@ -20,6 +17,7 @@ from job_consumer.leases import LeaseKeeper
 from job_consumer.outcome import Facts, Failure, StopReason
 from job_consumer.private_api import PrivateApi
 from job_consumer.runner.base import ModelRefused, Run, Runner, RunnerError, RunResult
+from job_consumer.transfers import Transfers
 from service_kit.backoff import Backoff
 from service_kit.deadline import Deadline
 
@@ -36,11 +34,11 @@ _FAILURES = (RunnerError, ModelRefused, PlatformError, OSError)
 class Executor:
     """Works on attempts; keeps nothing between them."""
 
-    def __init__(self, private_api: PrivateApi, runner: Runner, leases: LeaseKeeper, scratch: Path) -> None:
+    def __init__(self, private_api: PrivateApi, runner: Runner, leases: LeaseKeeper, transfers: Transfers) -> None:
         self._private_api = private_api
         self._runner = runner
         self._leases = leases
-        self._scratch = scratch
+        self._transfers = transfers
 
     def stage(self, assignment: Assignment) -> Run:
         """Bring the bytes here and prepare the run; claimed or not, nothing of the model executes yet.
@@ -51,18 +49,14 @@ class Executor:
             Nothing is left behind.
         """
         deadline = Deadline(FETCH_WITHIN)
-        downloads = Path(tempfile.mkdtemp(prefix="download-", dir=self._scratch))
-        try:
-            input_zip = downloads / "input.zip"
+        with self._transfers.folder() as folder:
+            input_zip, model_zip = folder / "input.zip", None
             _retrying(lambda: self._private_api.download_input(assignment, input_zip), deadline)
-            model_zip = None
             content = assignment.model.content
             if content is not None and not self._runner.has_model(content.sha256):
-                model_zip = downloads / "model.zip"
-                _retrying(lambda: self._private_api.download_model(assignment, downloads / "model.zip"), deadline)
+                model_zip = folder / "model.zip"
+                _retrying(lambda: self._private_api.download_model(assignment, folder / "model.zip"), deadline)
             return self._runner.prepare(assignment, input_zip, model_zip)
-        finally:
-            shutil.rmtree(downloads, ignore_errors=True)
 
     def run(self, attempt: Attempt, staged: Callable[[], Run | None]) -> "Ended":
         """Take what was staged ahead, or stage the attempt now, and run its model to the end."""
@@ -128,8 +122,7 @@ class Executor:
     def _deliver(self, ended: "Ended") -> tuple[BlobRef, list[str]]:
         attempt, run = ended.attempt, ended.run
         assert run is not None, "what succeeded was prepared"  # noqa: S101
-        folder = Path(tempfile.mkdtemp(prefix="output-", dir=self._scratch))
-        try:
+        with self._transfers.folder() as folder:
             output_zip = folder / "output.zip"
             with attempt.at(Step.COLLECT):
                 skipped = run.collect(output_zip)
@@ -137,9 +130,7 @@ class Executor:
                 output = _retrying(
                     lambda: self._private_api.upload_output(attempt.claim, output_zip), Deadline(REPORT_WITHIN)
                 )
-            return output, skipped
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        return output, skipped
 
 
 class Ended:

@@ -3,10 +3,13 @@
 import os
 import secrets
 import socket
+import sys
 import threading
+from contextlib import closing
 from datetime import timedelta
+from typing import Literal
 
-from contracts.errors import InvalidRequest, PlatformError
+from contracts.errors import PlatformError
 from contracts.queue import queues_of
 from contracts.tasks import ConsumerPresence, PlatformInfo
 from job_consumer.config import JobConsumerSettings
@@ -18,6 +21,7 @@ from job_consumer.leases import LeaseKeeper
 from job_consumer.private_api import PrivateApi
 from job_consumer.runner.base import Runner
 from job_consumer.sweeper import Sweeper
+from job_consumer.transfers import Transfers
 from service_kit import logging
 from service_kit.backoff import Backoff
 from service_kit.lifecycle import stop_on_signals
@@ -57,26 +61,23 @@ def _consume(
     stop: threading.Event,
     hurry: threading.Event,
 ) -> None:
-    runner, kind = build_runner(settings, platform, name)
+    kind = runner_kind(settings)
     leases = LeaseKeeper(private_api, timedelta(seconds=platform.lease_seconds))
-    sweeper = Sweeper(runner, private_api, timedelta(seconds=settings.sweep_seconds))
     presence = ConsumerPresence(
         host=socket.gethostname(), has_gpu=settings.has_gpu, gpu_uuid=settings.gpu_uuid, runner=kind
     )
-    threads = [
-        threading.Thread(target=sweeper.run, args=(stop,), name="sweeper", daemon=True),
-        threading.Thread(target=_announce, args=(private_api, presence, stop), name="presence", daemon=True),
-    ]
-    leases.start()
-    for thread in threads:
-        thread.start()
-    executor = Executor(private_api, runner, leases, settings.scratch_dir)
-    grace = timedelta(seconds=settings.drain_seconds)
-    consumer = Consumer(name, private_api, build_inbox(settings, private_api), runner, executor, leases, grace, hurry)
-    log.info("consumer_ready", consumer=name, runner=kind, gpu=settings.gpu_uuid)
-    consumer.run(stop)
-    leases.close()
-    runner.close()
+    with closing(build_runner(settings, kind, platform, name)) as runner, Transfers(settings.scratch_dir, name) as zips:
+        sweeper = Sweeper(runner, private_api, timedelta(seconds=settings.sweep_seconds))
+        threading.Thread(target=sweeper.run, args=(stop,), name="sweeper", daemon=True).start()
+        announce = (private_api, presence, stop)
+        threading.Thread(target=_announce, args=announce, name="presence", daemon=True).start()
+        leases.start()
+        executor = Executor(private_api, runner, leases, zips)
+        inbox = build_inbox(settings, private_api)
+        grace = timedelta(seconds=settings.drain_seconds)
+        log.info("consumer_ready", consumer=name, runner=kind, gpu=settings.gpu_uuid)
+        Consumer(name, private_api, inbox, runner, executor, leases, grace, hurry).run(stop)
+        leases.close()
     log.info("consumer_stopped", consumer=name)
 
 
@@ -89,25 +90,47 @@ def build_inbox(settings: JobConsumerSettings, private_api: PrivateApi) -> Inbox
     return RabbitInbox(settings.rabbitmq_url.get_secret_value(), queues_of(settings.has_gpu, settings.take_cpu_tasks))
 
 
-def build_runner(settings: JobConsumerSettings, platform: PlatformInfo, name: str) -> tuple[Runner, str]:
-    """The runner that the settings ask for, and its name.
+def runner_kind(settings: JobConsumerSettings) -> Literal["docker", "process"]:
+    """The runner that the settings ask for; ``auto`` looks for an engine."""
+    if settings.runner == "auto":
+        from job_consumer.runner.docker.local import engine_answers
 
-    Raises
-    ------
-    InvalidRequest
-        The process runner has no models folder.
+        return "docker" if engine_answers() else "process"
+    return settings.runner
+
+
+def build_runner(
+    settings: JobConsumerSettings, kind: Literal["docker", "process"], platform: PlatformInfo, name: str
+) -> Runner:
+    """The runner; its libraries are imported only where it is used.
+
+    A process runner without its models folder ends the process with one line: it could run nothing.
     """
-    from job_consumer.runner.docker import engine_answers
-
-    if settings.runner == "docker" or (settings.runner == "auto" and engine_answers()):
+    if kind == "docker":
         from job_consumer.runner.docker import DockerRunner
 
-        return DockerRunner(), "docker"
+        return DockerRunner(
+            scratch=settings.scratch_dir,
+            installation=platform.installation,
+            consumer=name,
+            archive_limits=settings.archive_limits,
+            max_output_bytes=settings.max_output_bytes,
+            gpu_uuid=settings.gpu_uuid,
+            mode=settings.volume_mode,
+        )
     if settings.models_folder is None:
-        raise InvalidRequest("MODELS_FOLDER is not set; the process runner needs the folder of its models.")
+        sys.stderr.write("configuration: MODELS_FOLDER: the process runner needs the folder of its models\n")
+        raise SystemExit(2)
     from job_consumer.runner.process import ProcessRunner
 
-    return ProcessRunner(), "process"
+    return ProcessRunner(
+        scratch=settings.scratch_dir,
+        model_folders=[settings.models_folder],
+        consumer=name,
+        gpu_uuid=settings.gpu_uuid,
+        archive_limits=settings.archive_limits,
+        max_output_bytes=settings.max_output_bytes,
+    )
 
 
 def _platform(private_api: PrivateApi, stop: threading.Event) -> PlatformInfo | None:

@@ -126,7 +126,7 @@ def _children(
             private_api_url=_url(private),
             internal_token=token,
             rabbitmq_url=None,
-            scratch_dir=options.data.resolve() / "scratch" / f"worker-{number}",
+            scratch_dir=options.data.resolve() / "scratch",
             runner=choice.runner,
             models_folder=options.models,
             gpu_uuid=cards[number] if number < len(cards) else None,

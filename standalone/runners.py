@@ -9,7 +9,6 @@ from typing import Literal
 
 from contracts.errors import InvalidRequest
 from contracts.model_file import MODEL_FILE, ModelFile
-from job_consumer.runner.docker import engine_answers, has_image
 
 _NVIDIA_SMI_SECONDS = 10
 
@@ -34,6 +33,8 @@ def choose_runner(wanted: str, examples: list[tuple[Path, ModelFile]]) -> Choice
     """
     if wanted == "process":
         return Choice("process", "as asked")
+    from job_consumer.runner.docker.local import engine_answers, has_image
+
     if not engine_answers():
         if wanted == "docker":
             raise InvalidRequest("No Docker engine answers; start one, set DOCKER_HOST, or use --runner process.")
@@ -72,6 +73,8 @@ def missing_needs(model: ModelFile, choice: Choice, *, has_gpu: bool) -> str | N
     if model.gpu and not has_gpu:
         return "needs a GPU"
     if choice.runner == "docker":
+        from job_consumer.runner.docker.local import has_image
+
         return None if has_image(model.container_tag) else f"the image {model.container_tag} is not built"
     absent = [name for name in model.requires if importlib.util.find_spec(name) is None]
     return f"needs the Python packages {', '.join(absent)}" if absent else None

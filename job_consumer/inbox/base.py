@@ -15,8 +15,8 @@ class Offer(Protocol):
 class Inbox(Protocol):
     """Yields one task id at a time, only while the consumer asks for one.
 
-    A busy consumer holds no offer: between :meth:`settle` and the next :meth:`next` nothing is reserved for it. One thread
-    calls ``next``, ``settle`` and ``give_back``; ``close`` may come from any.
+    A busy consumer holds no offer: between :meth:`settle` and the next :meth:`next` nothing is reserved for it. One
+    thread calls ``next``, ``settle`` and ``give_back``; ``close`` may come from any.
     """
 
     def next(self, timeout: timedelta) -> Offer | None:

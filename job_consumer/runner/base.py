@@ -20,8 +20,8 @@ class RunnerError(Exception):
     """The platform's trouble, not the model's (engine gone, disk full): the task gets another attempt elsewhere."""
 
 
-class ModelRefused(Exception):  # noqa: N818 - it is the model that is wrong
-    """This model cannot be run as registered (image missing and pull refused, bad archive): final, with this reason."""
+class ModelRefused(Exception):
+    """The model cannot be run as registered (image missing and pull refused, bad archive): final, with this reason."""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,16 @@ class Images:
         log.info("image_pulled", image=tag)
         return image
 
+    def has(self, tag: str) -> bool:
+        """Whether the engine has the image already.
+
+        Raises
+        ------
+        RunnerError
+            It does not answer.
+        """
+        return self._find(tag) is not None
+
     def any_local(self) -> str | None:
         """The id of some image of this engine; None when it has none."""
         with engine_errors("list its images"):
