@@ -21,7 +21,7 @@ from typing import Any
 
 import pika
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
-from pika.exceptions import AMQPError
+from pika.exceptions import AMQPError, ConsumerCancelled
 from pydantic import ValidationError
 
 from contracts.queue import QUEUE_ARGUMENTS
@@ -135,7 +135,6 @@ class _Link:
         self._handover = handover
         self._epoch = epoch
         self._subscribed: dict[str, str] = {}
-        self._lost_a_queue = False
         self._connection = pika.BlockingConnection(parameters)
         self._channel: Any = None
 
@@ -157,7 +156,7 @@ class _Link:
     def serve(self) -> None:
         """Work until the inbox is closed; raises pika's errors when the connection is lost."""
         while not self._handover.closed.is_set():
-            if self._lost_a_queue or not self._handover.is_wanted:
+            if not self._handover.is_wanted:
                 self._unsubscribe()
             self._send_answers()
             if self._handover.is_wanted and not self._subscribed and not self._fetch_one():
@@ -194,7 +193,6 @@ class _Link:
 
     def _unsubscribe(self) -> None:
         """Cancel all; pika sends back what arrives meanwhile."""
-        self._lost_a_queue = False
         while self._subscribed:
             tag, _ = self._subscribed.popitem()
             self._channel.basic_cancel(tag)
@@ -215,9 +213,13 @@ class _Link:
         return False
 
     def _on_cancelled_by_broker(self, frame: Any) -> None:
-        """A queue was deleted, or lost its leader. The next turn declares it again and subscribes anew."""
-        log.warning("subscription_cancelled_by_broker", queue=self._subscribed.pop(frame.method.consumer_tag, None))
-        self._lost_a_queue = True
+        """A queue was deleted, or lost its leader.
+
+        Only a new connection heals that: RabbitMQ 3.10 may keep a ghost of the subscription in the old channel, which
+        takes a message of the queue's successor and never delivers it.
+        """
+        queue = self._subscribed.get(frame.method.consumer_tag)
+        raise ConsumerCancelled(f"the broker cancelled the subscription to {queue}")
 
     def _send_answers(self) -> None:
         for answer in self._handover.take_answers():

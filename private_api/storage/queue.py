@@ -5,7 +5,7 @@ network). Here a whole batch is written first and its confirms are awaited toget
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -130,12 +130,12 @@ class _Session:
 
     def close(self) -> None:
         """Say goodbye if the broker still listens, and free the sockets."""
-        try:
-            if self._connection.is_open:
+        deadline = Deadline(_GOODBYE)
+        with suppress(*_BROKER_TROUBLE):
+            if not (self._connection.is_closing or self._connection.is_closed):
                 self._connection.close()
-                self._serve_until(lambda: self._closed, _GOODBYE, "say goodbye")
-        except (*_BROKER_TROUBLE, Unavailable):
-            pass  # it is going anyway
+            while not (self._closed or deadline.expired):
+                self._turn(deadline)
         self._loop.close()
 
     def _serve_until(self, done: Callable[[], bool], within: timedelta, what: str) -> None:
@@ -144,9 +144,13 @@ class _Session:
             self._raise_if_lost()
             if deadline.expired:
                 raise Unavailable(f"The broker did not {what} within {within.total_seconds():g} s.")
-            alarm = self._loop.call_later(deadline.remaining.total_seconds(), self._loop.stop)
-            self._loop.start()
-            self._loop.remove_timeout(alarm)
+            self._turn(deadline)
+
+    def _turn(self, deadline: Deadline) -> None:
+        """Read, write and run timers until a callback stops the loop."""
+        alarm = self._loop.call_later(deadline.remaining.total_seconds(), self._loop.stop)
+        self._loop.start()
+        self._loop.remove_timeout(alarm)
 
     def _raise_if_lost(self) -> None:
         if self._lost is not None:

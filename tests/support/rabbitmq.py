@@ -142,6 +142,11 @@ class RabbitQueues:
 
     ready = declare
 
+    def subscribers(self, queue: str) -> int:
+        """How many consumers are subscribed to the queue."""
+        answer = self._channel.queue_declare(queue, durable=True, arguments=dict(QUEUE_ARGUMENTS))
+        return int(answer.method.consumer_count)
+
     def put(self, queue: str, *uids: str) -> None:
         """Publish offers, confirmed."""
         self.declare(queue)
@@ -154,7 +159,7 @@ class RabbitQueues:
 
     def take_all(self, queue: str) -> list[str]:
         """Remove all ready messages; their uids in order."""
-        uids = []
+        uids: list[str] = []
         while True:
             method, _, body = self._channel.basic_get(queue, auto_ack=True)
             if method is None:

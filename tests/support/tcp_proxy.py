@@ -22,6 +22,10 @@ class TcpProxy:
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
+        self.accepted = 0
+        """Connections so far."""
+        self.client_sends = 0
+        """How often a client sent something, in chunks as they came."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(_POLL_SECONDS)
         self.port: int = self._listener.getsockname()[1]
@@ -89,6 +93,7 @@ class TcpProxy:
                 client.close()
                 continue
             server.settimeout(None)
+            self.accepted += 1
             with self._lock:
                 self._sockets += [client, server]
             self._start(self._pump, client, server, None)
@@ -97,7 +102,9 @@ class TcpProxy:
     def _pump(self, source: socket.socket, sink: socket.socket, gate: threading.Event | None) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
-                if gate is not None:
+                if gate is None:
+                    self.client_sends += 1
+                else:
                     gate.wait()
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
