@@ -16,7 +16,6 @@ from inference_client.pacing import Backoff, Deadline
 from inference_client.task_calls import TaskCalls
 from inference_client.uploading import OnProgress
 
-_CHUNK_BYTES = 2**20
 _PARTIAL_CONTENT = 206
 _RANGE_NOT_SATISFIABLE = 416
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
@@ -114,7 +113,7 @@ class _Download:
                 raise self._calls.without_output(self._uid, answer)
             if not self._continues(answer):
                 self._start_over(answer)
-            for chunk in answer.iter_raw(_CHUNK_BYTES):
+            for chunk in answer.iter_raw():  # as they come: with a chunk size, a cut would lose what httpx gathers
                 self._file.write(chunk)
                 self._digest.update(chunk)
                 self._received += len(chunk)

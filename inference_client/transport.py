@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -39,21 +40,17 @@ class Transport:
     def __init__(self, url: str, ca: Path | None, timeout: timedelta, token: str | None) -> None:
         self.url = url.rstrip("/")
         self.timeout = timeout
-        if not self.url.startswith(("http://", "https://")):
-            raise ClientError(f"{url!r} is no server address; it begins with http:// or https://.")
+        _check_address(self.url)
         headers = {"Accept-Encoding": "identity", "User-Agent": "inference-client"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        try:
-            self._http = httpx.Client(
-                base_url=self.url,
-                headers=headers,
-                timeout=timeout.total_seconds(),
-                verify=_trust(ca),
-                mounts=dict.fromkeys(_LOOPBACK),  # a proxy of the environment is not meant for this machine
-            )
-        except httpx.InvalidURL as error:
-            raise ClientError(f"{url!r} is no server address: {error}.") from error
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers=headers,
+            timeout=timeout.total_seconds(),
+            verify=_trust(ca),
+            mounts=dict.fromkeys(_LOOPBACK),  # a proxy of the environment is not meant for this machine
+        )
 
     def close(self) -> None:
         """Close the connections."""
@@ -174,6 +171,16 @@ def parsed(kind: type[T], answer: httpx.Response) -> T:
             f"{server} does not answer as this platform does ({where or 'body'}: {first['msg']}); "
             "is the address right, and is the server of the same version?"
         ) from error
+
+
+def _check_address(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # reading it checks it
+    except ValueError as error:
+        raise ClientError(f"{url!r} is no server address: {error}.") from error
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ClientError(f"{url!r} is no server address; it looks like https://inference.example.org:443.")
 
 
 def _beginning(answer: httpx.Response) -> bytes:

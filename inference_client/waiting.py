@@ -4,7 +4,6 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from contracts.routes import MAX_WAIT_SECONDS
-from contracts.task_state import TaskState
 from contracts.tasks import TaskStatus
 from inference_client.errors import ClientError, RequestRefused, ServerUnreachable, WaitTimedOut
 from inference_client.pacing import Backoff, Deadline
@@ -16,7 +15,8 @@ OnTrouble = Callable[[ClientError], None]
 _WATCHED_WAIT_SECONDS = 2
 """How long one poll waits while somebody watches the status: its news are never older."""
 _EARLY = timedelta(milliseconds=500)
-"""A server that answers 'pending' sooner than asked by more than this does not hold answers back."""
+"""A server that answers 'pending' sooner than asked by more than this does not hold answers back; then we pause."""
+_SLOWEST_POLL = timedelta(seconds=2)
 
 
 def wait_for_end(
@@ -34,44 +34,57 @@ def wait_for_end(
     TaskFailed, TaskCancelled, OutputMissing, TaskNotFound
         The task is over, and there is no output.
     """
-    deadline = Deadline(timeout)
+    wait = _Wait(calls, uid, Deadline(timeout), on_status)
     backoff = Backoff()
     while True:
-        trouble: ClientError | None = None
         try:
-            if _is_over(calls, uid, deadline, on_status):
-                status = calls.status(uid)
-                if on_status is not None:
-                    on_status(status)
-                return status
-            backoff.reset()
-        except ServerUnreachable as error:
-            trouble = error
-        except RequestRefused as error:
-            if not error.is_temporary:
+            status = wait.look()
+        except (ServerUnreachable, RequestRefused) as error:
+            if isinstance(error, RequestRefused) and not error.is_temporary:
                 raise
-            trouble = error
-        if trouble is not None and on_trouble is not None:
-            on_trouble(trouble)
-        retry_after = trouble.retry_after if isinstance(trouble, RequestRefused) else None
-        if deadline.expired or (trouble is not None and not deadline.pause(backoff.pause(retry_after))):
-            raise WaitTimedOut(uid, timeout, trouble)
+            if on_trouble is not None:
+                on_trouble(error)
+            retry_after = error.retry_after if isinstance(error, RequestRefused) else None
+            if not wait.deadline.pause(backoff.pause(retry_after)):
+                raise WaitTimedOut(uid, timeout, error) from error
+        else:
+            if status is not None:
+                return status
+            if wait.deadline.expired:
+                raise WaitTimedOut(uid, timeout)
+            backoff.reset()
 
 
-def _is_over(calls: TaskCalls, uid: str, deadline: Deadline, on_status: OnStatus | None) -> bool:
-    """One look at the task, and one held poll."""
-    if on_status is not None:
-        status = calls.status(uid)
-        if status.state is TaskState.FINISHED:
-            return calls.poll(uid, 0)
-        on_status(status)
-    most = MAX_WAIT_SECONDS if on_status is None else _WATCHED_WAIT_SECONDS
-    asked = min(most, int(deadline.remaining.total_seconds()))
-    before = deadline.remaining
-    if calls.poll(uid, asked):
-        return True
-    held = before - deadline.remaining
-    unheld = timedelta(seconds=asked) - held
-    if unheld > _EARLY or asked == 0:
-        deadline.pause(min(max(unheld, _EARLY), timedelta(seconds=_WATCHED_WAIT_SECONDS)))
-    return False
+class _Wait:
+    """One wait: what it asks, and how fast it asks a server that does not hold answers back."""
+
+    def __init__(self, calls: TaskCalls, uid: str, deadline: Deadline, on_status: OnStatus | None) -> None:
+        self.deadline = deadline
+        self._calls = calls
+        self._uid = uid
+        self._on_status = on_status
+        self._pauses = Backoff(most=_SLOWEST_POLL)
+
+    def look(self) -> TaskStatus | None:
+        """One held poll, after a status where somebody watches; the last status once the task is finished."""
+        if self._on_status is not None:
+            status = self._calls.status(self._uid)
+            if not status.state.is_final:
+                self._on_status(status)
+        if not self._poll():
+            return None
+        status = self._calls.status(self._uid)
+        if self._on_status is not None:
+            self._on_status(status)
+        return status
+
+    def _poll(self) -> bool:
+        left = self.deadline.remaining
+        most = MAX_WAIT_SECONDS if self._on_status is None else _WATCHED_WAIT_SECONDS
+        asked = min(most, int(left.total_seconds()))
+        if self._calls.poll(self._uid, asked):
+            return True
+        held = left - self.deadline.remaining
+        if asked == 0 or timedelta(seconds=asked) - held > _EARLY:
+            self.deadline.pause(self._pauses.pause())
+        return False

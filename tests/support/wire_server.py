@@ -80,6 +80,7 @@ class WireServer:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: "_HttpServer"
 
     def log_message(self, *_: Any) -> None:
@@ -190,7 +191,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer_error(409, f"{name!r} is taken.", "duplicate_model")
         if body:
             wire.files.append(self._file_in(body))
-        limits = {field: self.query[field][0] for field in RequestedLimits.model_fields if field in self.query}
+        limits: dict[str, Any] = {
+            limit: self.query[limit] if limit == "capabilities" else self.query[limit][0]
+            for limit in RequestedLimits.model_fields
+            if limit in self.query
+        }
         view = wire.model(name, container_tag=self.query["container_tag"][0], limits=limits)
         return self._answer_json(view.model_dump(mode="json"))
 

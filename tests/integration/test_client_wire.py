@@ -1,0 +1,443 @@
+"""The client against a real HTTP server that speaks the wire, in good hours and bad."""
+
+import hashlib
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+import inference_client as ic
+from contracts.models import RequestedLimits
+from contracts.task_state import TaskState
+from contracts.tasks import TaskStatus
+from tests.support.wire_script import ScriptedTask, zip_of
+from tests.support.wire_server import WireServer, running_wire_server
+
+PENDING, RUNNING, FINISHED = TaskState.PENDING, TaskState.RUNNING, TaskState.FINISHED
+UID = "AbCdEfGh" + "x" * 35
+TASK = f"/api/tasks/{UID}"
+
+
+@pytest.fixture
+def wire() -> Iterator[WireServer]:
+    with running_wire_server() as server:
+        yield server
+
+
+@pytest.fixture
+def client(wire: WireServer) -> Iterator[ic.InferenceClient]:
+    with ic.InferenceClient(wire.url, timeout=5) as client:
+        yield client
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    path = tmp_path / "input.zip"
+    path.write_bytes(zip_of(**{"a.txt": b"input"}))
+    return path
+
+
+def test_a_model_is_added_listed_shown_and_removed(
+    wire: WireServer, client: ic.InferenceClient, package: Path
+) -> None:
+    limits = RequestedLimits(timeout_seconds=60, capabilities=("SYS_NICE",))
+
+    added = client.add_model("segment", "image:1", description="d", use_gpu=True, limits=limits, content=package)
+
+    assert added.human_readable_id == "segment"
+    assert [view.human_readable_id for view in client.list_models()] == ["segment"]
+    assert client.get_model("segment").container_tag == "image:1"
+    assert wire.files == [package.read_bytes()]
+    query = wire.requests("POST", "/api/models/")[0].query
+    assert (query["use_gpu"], query["model_available"], query["description"]) == (["True"], ["True"], ["d"])
+    assert query["capabilities"] == ["SYS_NICE"]
+    client.remove_model("segment")
+    with pytest.raises(ic.RequestRefused, match="No model is registered") as refused:
+        client.get_model("segment")
+    assert (refused.value.status, refused.value.code) == (404, "unknown_model")
+
+
+def test_a_taken_id_is_refused_with_the_servers_sentence(wire: WireServer, client: ic.InferenceClient) -> None:
+    wire.model("segment")
+
+    with pytest.raises(ic.RequestRefused, match="'segment' is taken") as refused:
+        client.add_model("segment", "image:1")
+
+    assert refused.value.status == 409
+    assert wire.requests("POST", "/api/models/")[0].body_bytes == 0
+
+
+def test_a_server_that_lets_nobody_add_models_is_told_apart(wire: WireServer, client: ic.InferenceClient) -> None:
+    wire.happens("POST", "/api/models/", status=405, detail="Method Not Allowed", code="http_error")
+
+    with pytest.raises(ic.RequestRefused, match="ALLOW_PUBLIC_POST_MODEL is off"):
+        client.add_model("segment", "image:1")
+
+
+def test_a_post_carries_the_file_whole_with_its_length_and_without_its_name(
+    wire: WireServer, client: ic.InferenceClient, tmp_path: Path
+) -> None:
+    wire.model("m")
+    package = tmp_path / "Jane Doe 1970.zip"
+    package.write_bytes(os.urandom(3 * 2**20 + 17))
+    told: list[tuple[int, int | None]] = []
+
+    uid = client.submit("m", package, lambda sent, total: told.append((sent, total)))
+
+    assert uid in wire.tasks
+    assert wire.files == [package.read_bytes()]
+    headers = wire.requests("POST", "/api/tasks/")[0].headers
+    assert int(headers["content-length"]) > 3 * 2**20
+    assert "transfer-encoding" not in headers
+    assert told[-1] == (3 * 2**20 + 17, 3 * 2**20 + 17)
+    assert len(told) == 4
+
+
+def test_an_unknown_model_is_refused(client: ic.InferenceClient, package: Path) -> None:
+    with pytest.raises(ic.RequestRefused) as refused:
+        client.submit("nobody", package)
+
+    assert (refused.value.status, refused.value.code) == (404, "unknown_model")
+
+
+def test_an_early_413_is_told_in_the_servers_words_although_the_pipe_breaks(
+    wire: WireServer, client: ic.InferenceClient, tmp_path: Path
+) -> None:
+    package = tmp_path / "large.zip"
+    package.write_bytes(bytes(64 * 2**20))
+    wire.happens(
+        "POST", "/api/tasks/", status=413, detail="The limit is 1 MiB.", code="upload_too_large", before_body=True
+    )
+
+    with pytest.raises(ic.RequestRefused, match=r"The limit is 1 MiB\.") as refused:
+        client.submit("m", package)
+
+    assert (refused.value.status, refused.value.code) == (413, "upload_too_large")
+
+
+def test_an_answer_lost_after_the_whole_post_is_uncertain_and_not_repeated(
+    wire: WireServer, client: ic.InferenceClient, package: Path
+) -> None:
+    wire.happens("POST", "/api/tasks/", cut_after=-1)
+
+    with pytest.raises(ic.SubmissionUncertain, match="may or may not exist"):
+        client.submit("m", package)
+
+    assert len(wire.requests("POST", "/api/tasks/")) == 1
+
+
+def test_a_proxy_that_lost_its_server_leaves_the_post_uncertain(
+    wire: WireServer, client: ic.InferenceClient, package: Path
+) -> None:
+    wire.happens("POST", "/api/tasks/", status=504, body=b"<html>Gateway\n Timeout</html>")
+
+    with pytest.raises(ic.SubmissionUncertain, match="answered 504: <html>Gateway Timeout</html>"):
+        client.submit("m", package)
+
+
+def test_a_post_refused_with_503_says_when_to_try_again(
+    wire: WireServer, client: ic.InferenceClient, package: Path
+) -> None:
+    wire.happens("POST", "/api/tasks/", status=503, detail="Away.", headers={"Retry-After": "7"})
+
+    with pytest.raises(ic.RequestRefused, match="Away") as refused:
+        client.submit("m", package)
+
+    assert refused.value.is_temporary
+    assert refused.value.retry_after == timedelta(seconds=7)
+    assert len(wire.requests("POST", "/api/tasks/")) == 1
+
+
+def test_nobody_listening_is_unreachable_and_no_task(package: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+
+    with ic.InferenceClient(url) as client, pytest.raises(ic.ServerUnreachable, match="cannot be reached") as error:
+        client.submit("m", package)
+
+    assert not isinstance(error.value, ic.SubmissionUncertain)
+
+
+def test_the_statuses_of_a_wait_are_told_until_the_end(wire: WireServer, client: ic.InferenceClient) -> None:
+    wire.task(UID, states=[PENDING, RUNNING, FINISHED])
+    seen: list[TaskState] = []
+
+    def look(status: TaskStatus) -> None:
+        seen.append(status.state)
+
+    assert client.wait(UID, timeout=30, on_status=look).state is FINISHED
+    assert seen == [PENDING, RUNNING, FINISHED]
+
+
+def test_a_wait_holds_one_poll_of_a_minute_and_asks_for_one_byte(wire: WireServer, client: ic.InferenceClient) -> None:
+    wire.task(UID)
+
+    client.wait(UID, timeout=timedelta(hours=1))
+
+    (poll,) = wire.requests("GET", TASK)
+    assert poll.query["wait"] == ["60"]
+    assert poll.headers["range"] == "bytes=0-0"
+
+
+def test_a_wait_that_times_out_says_that_the_task_goes_on(wire: WireServer, client: ic.InferenceClient) -> None:
+    wire.task(UID, states=[RUNNING])
+    wire.holds_polls = True
+
+    with pytest.raises(ic.WaitTimedOut, match=r"AbCdEfGh… was not over within 1\.2 s; it goes on") as error:
+        client.wait(UID, timeout=1.2)
+
+    assert error.value.uid == UID
+    assert UID not in str(error.value)
+    assert len(wire.requests("GET", TASK)) <= 3
+
+
+def test_an_older_server_that_answers_at_once_is_not_asked_without_pause(
+    wire: WireServer, client: ic.InferenceClient
+) -> None:
+    wire.task(UID, states=[RUNNING])
+
+    with pytest.raises(ic.WaitTimedOut):
+        client.wait(UID, timeout=1.5)
+
+    assert len(wire.requests("GET", TASK)) <= 4
+
+
+def test_a_wait_survives_a_server_that_is_away_for_a_while(wire: WireServer, client: ic.InferenceClient) -> None:
+    wire.task(UID)
+    wire.happens("GET", TASK, status=503, headers={"Retry-After": "0"})
+    wire.happens("GET", TASK, status=502, body=b"<html>Bad Gateway</html>")
+    wire.happens("GET", TASK, cut_after=-1)
+    troubles: list[str] = []
+
+    status = client.wait(UID, timeout=30, on_trouble=lambda error: troubles.append(type(error).__name__))
+
+    assert status.state is FINISHED
+    assert troubles == ["RequestRefused", "RequestRefused", "ServerUnreachable"]
+
+
+def test_a_wait_for_a_server_that_stays_away_ends_with_the_trouble(
+    wire: WireServer, client: ic.InferenceClient
+) -> None:
+    wire.happens("GET", TASK, status=503, detail="Closed today.", times=1000)
+
+    with pytest.raises(ic.WaitTimedOut, match=r"The last answer was: Closed today\."):
+        client.wait(UID, timeout=0.5)
+
+
+def test_an_error_of_the_servers_own_ends_the_wait(wire: WireServer, client: ic.InferenceClient) -> None:
+    wire.task(UID)
+    wire.happens("GET", TASK, status=500, detail="An error of its own.")
+
+    with pytest.raises(ic.RequestRefused, match="An error of its own"):
+        client.wait(UID, timeout=30)
+
+
+def test_a_failed_task_brings_its_reason_and_log(wire: WireServer, client: ic.InferenceClient) -> None:
+    wire.task(UID, states=[TaskState.FAILED], error="The model ended with exit code 3.", exit_code=3, log="Traceback")
+
+    with pytest.raises(ic.TaskFailed, match=r"The model ended with exit code 3\.") as error:
+        client.wait(UID, timeout=30)
+
+    assert error.value.status.exit_code == 3
+    assert error.value.log_tail == "Traceback"
+
+
+def test_a_cancelled_task_is_told_apart_from_a_failed_one(wire: WireServer, client: ic.InferenceClient) -> None:
+    wire.task(UID, states=[RUNNING])
+
+    client.cancel(UID)
+
+    with pytest.raises(ic.TaskCancelled):
+        client.wait(UID, timeout=30)
+    with pytest.raises(ic.RequestRefused, match="cancelled already"):
+        client.cancel(UID)
+
+
+def test_an_output_that_is_gone_is_told(wire: WireServer, client: ic.InferenceClient, tmp_path: Path) -> None:
+    wire.task(UID, output_gone=True)
+
+    with pytest.raises(ic.OutputMissing, match="cleaned away"):
+        client.wait(UID, timeout=30)
+    with pytest.raises(ic.OutputMissing, match="cleaned away"):
+        client.download(UID, tmp_path / "out.zip")
+
+
+def test_a_deleted_task_is_not_found_by_any_call(
+    wire: WireServer, client: ic.InferenceClient, tmp_path: Path
+) -> None:
+    wire.task(UID)
+
+    client.delete(UID)
+
+    for call in (client.status, client.logs, client.cancel, client.delete, client.wait):
+        with pytest.raises(ic.TaskNotFound, match="AbCdEfGh…"):
+            call(UID)
+    with pytest.raises(ic.TaskNotFound):
+        client.download(UID, tmp_path / "out.zip")
+
+
+def test_a_download_of_a_task_that_is_not_over_is_refused(
+    wire: WireServer, client: ic.InferenceClient, tmp_path: Path
+) -> None:
+    wire.task(UID, states=[RUNNING])
+
+    with pytest.raises(ic.TaskUnfinished):
+        client.download(UID, tmp_path / "out.zip")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_cut_twice_goes_on_where_it_stopped(
+    wire: WireServer, client: ic.InferenceClient, tmp_path: Path
+) -> None:
+    output = os.urandom(500_000)
+    wire.task(UID, output=output)
+    wire.happens("GET", TASK, cut_after=100_000)
+    wire.happens("GET", TASK, status=503, headers={"Retry-After": "0"})
+    wire.happens("GET", TASK, cut_after=50_000)
+    told: list[int] = []
+
+    client.download(UID, tmp_path / "out.zip", lambda received, _: told.append(received))
+
+    assert (tmp_path / "out.zip").read_bytes() == output
+    assert told == sorted(told)
+    assert told[-1] == len(output)
+    ranges = [seen.headers.get("range") for seen in wire.requests("GET", TASK)]
+    assert ranges == [None, "bytes=100000-", "bytes=100000-", "bytes=150000-"]
+    assert wire.requests("GET", TASK)[1].headers["if-range"] == f'"{hashlib.sha256(output).hexdigest()}"'
+
+
+def test_an_output_that_changed_after_a_cut_is_fetched_from_its_beginning(
+    wire: WireServer, client: ic.InferenceClient, tmp_path: Path
+) -> None:
+    task = wire.task(UID, output=b"old" * 1000)
+    wire.happens("GET", TASK, cut_after=1000)
+    task.announced_sha256 = hashlib.sha256(b"new" * 1000).hexdigest()
+    changed = False
+
+    def change(_received: int, _total: int | None) -> None:
+        nonlocal changed
+        if not changed:
+            task.output, changed = b"new" * 1000, True
+
+    client.download(UID, tmp_path / "out.zip", change)
+
+    assert (tmp_path / "out.zip").read_bytes() == b"new" * 1000
+
+
+def test_a_download_that_stays_cut_ends_and_leaves_what_was_there(
+    wire: WireServer, client: ic.InferenceClient, tmp_path: Path
+) -> None:
+    wire.task(UID)
+    wire.happens("GET", TASK, cut_after=3)
+    wire.happens("GET", TASK, cut_after=0, times=1000)
+    (tmp_path / "out.zip").write_bytes(b"from before")
+
+    with pytest.raises(ic.ServerUnreachable):
+        client.download(UID, tmp_path / "out.zip", patience=0.5)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["out.zip"]
+    assert (tmp_path / "out.zip").read_bytes() == b"from before"
+
+
+def test_bytes_that_are_not_the_announced_ones_are_refused(
+    wire: WireServer, client: ic.InferenceClient, tmp_path: Path
+) -> None:
+    wire.task(UID, announced_sha256="f" * 64)
+
+    with pytest.raises(ic.OutputDamaged, match="SHA-256"):
+        client.download(UID, tmp_path / "out.zip")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_something_else_at_this_address_is_told(wire: WireServer, client: ic.InferenceClient) -> None:
+    wire.happens("GET", "/api/models/", status=200, body=b"<html>A printer</html>")
+
+    with pytest.raises(ic.AnswerNotUnderstood, match="is the address right"):
+        client.list_models()
+
+
+def test_a_server_that_moved_is_named_by_its_new_address(wire: WireServer, client: ic.InferenceClient) -> None:
+    wire.happens("GET", "/api/models/", status=308, headers={"Location": "https://new.example.org/api/models/"})
+
+    with pytest.raises(ic.RequestRefused, match=re.escape("moved to https://new.example.org")):
+        client.list_models()
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://example.org", "http://[bad"])
+def test_what_is_no_address_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ic.ClientError, match="is no server address"):
+        ic.InferenceClient(url)
+
+
+def test_a_missing_bundle_of_certificates_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ic.ClientError, match="no readable bundle"):
+        ic.InferenceClient("https://127.0.0.1", ca=tmp_path / "none.pem")
+
+
+def test_a_token_is_sent_and_a_proxy_is_not_asked_for_this_machine(
+    wire: WireServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+
+    with ic.InferenceClient(wire.url, token="secret") as client:
+        client.list_models()
+
+    assert wire.seen[0].headers["authorization"] == "Bearer secret"
+
+
+def test_run_packs_posts_waits_and_fetches(wire: WireServer, client: ic.InferenceClient, tmp_path: Path) -> None:
+    wire.model("m")
+    wire.posted = [ScriptedTask(UID, states=[PENDING, RUNNING, FINISHED])]
+    (tmp_path / "scan.dcm").write_bytes(b"scan")
+    uids: list[str] = []
+
+    result = client.run("m", [tmp_path / "scan.dcm"], tmp_path / "out.zip", timeout=30, on_submitted=uids.append)
+
+    assert uids == [result.uid] == [UID]
+    assert result.status.state is FINISHED
+    assert result.output.read_bytes() == wire.tasks[UID].output
+
+
+_UPLOAD = """
+import sys, threading
+from pathlib import Path
+import psutil
+from inference_client import InferenceClient
+
+process = psutil.Process()
+with InferenceClient(sys.argv[1]) as client:
+    client.list_models()
+    before = process.memory_info().rss
+    peak = before
+
+    def look(sent, total):
+        global peak
+        peak = max(peak, process.memory_info().rss)
+
+    client.submit("m", Path(sys.argv[2]), look)
+print(peak - before)
+"""
+
+
+def test_an_upload_of_300_megabytes_takes_no_more_memory_than_a_few_chunks(wire: WireServer, tmp_path: Path) -> None:
+    wire.model("m")
+    package = tmp_path / "large.zip"
+    with package.open("wb") as file:
+        file.truncate(300 * 2**20)
+
+    done = subprocess.run(
+        [sys.executable, "-c", _UPLOAD, wire.url, str(package)], capture_output=True, text=True, timeout=120, check=True
+    )
+
+    assert wire.requests("POST", "/api/tasks/")[0].body_bytes > 300 * 2**20
+    assert int(done.stdout) < 32 * 2**20
