@@ -9,6 +9,7 @@ unpacks counts real bytes.
 
 import errno
 import io
+import os
 import stat
 import struct
 import zipfile
@@ -163,10 +164,11 @@ class _BoundedDirectory(io.FileIO):
         HostileArchive
             The directory is too long, or names too many entries.
         """
-        wanted = self._max_bytes + 1 if size is None or size < 0 else size
-        data = b"" if wanted > self._max_bytes + 1 else super().read(wanted) or b""
-        if wanted > self._max_bytes + 1 or len(data) > self._max_bytes:
+        rest = max(0, os.fstat(self.fileno()).st_size - self.tell())
+        wanted = rest if size is None or size < 0 else min(size, rest)
+        if wanted > self._max_bytes:
             raise HostileArchive(f"The zip's directory is longer than {self._max_bytes} bytes.")
+        data = super().read(wanted) or b""
         if data.count(_DIRECTORY_SIGNATURE) > self._max_entries:
             raise HostileArchive(f"The zip holds more than {self._max_entries} entries.")
         return data

@@ -258,7 +258,7 @@ class _Packing:
 
 def _is_packable(path: PurePosixPath) -> bool:
     try:
-        safe_path(str(path))
+        safe_path(f"{path}/")  # as a folder's entry would be named
     except HostileArchive:
         return False
     return True
