@@ -1,5 +1,6 @@
 """The connection to the Docker engine: made at first use, every call with a deadline, every error one of ours."""
 
+import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,6 +77,24 @@ class Engine:
             It does not.
         """
         self._connect(_PROMPT).close()
+
+    @contextmanager
+    def archive(self, container: str, path: str) -> Iterator[Iterator[bytes]]:
+        """The tar of a path in a container, started or not.
+
+        Leaving early breaks the connection: the engine would go on packing, and keep the container from being removed.
+
+        Raises
+        ------
+        NotFound, APIError
+            There is no such path, or it cannot be read.
+        """
+        stream, _ = self.api.get_archive(container, path)
+        first = next(stream, b"")  # closing reaches the connection only once reading has begun
+        try:
+            yield itertools.chain([first], stream)
+        finally:
+            stream.close()
 
     def close(self) -> None:
         """Close the connections; the next use opens new ones."""

@@ -169,8 +169,7 @@ class ArchiveExchange(Exchange):
         remove_folder(folder)
         try:
             folder.mkdir()
-            with engine_errors("give the output"):
-                stream, _ = self._engine.api.get_archive(container, model.output_mountpoint)
+            with engine_errors("give the output"), self._engine.archive(container, model.output_mountpoint) as stream:
                 skipped = extract_output(stream, folder, max_bytes, self._limits.max_entries)
         except UploadTooLarge as error:
             raise ModelRefused(error.message) from error
@@ -187,5 +186,3 @@ class ArchiveExchange(Exchange):
 def folder_driver(folder: Path) -> DriverConfig:
     """The local driver's options for a volume that is a folder of the engine's host."""
     return DriverConfig("local", options={"type": "none", "o": "bind", "device": str(folder)})
-
-

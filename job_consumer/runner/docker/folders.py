@@ -79,8 +79,6 @@ def remove_folder(folder: Path) -> None:
         return
     except (OSError, RecursionError):
         try:
-            subprocess.run(
-                ["rm", "-rf", "--", str(folder)], check=True, timeout=_REMOVE_SECONDS, capture_output=True
-            )
+            subprocess.run(["rm", "-rf", "--", str(folder)], check=True, timeout=_REMOVE_SECONDS, capture_output=True)
         except (OSError, subprocess.SubprocessError) as error:
             log.warning("folder_not_removed", folder=str(folder), error=str(error))

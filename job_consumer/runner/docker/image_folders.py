@@ -40,11 +40,9 @@ class ImageFolders:
             host_config = api.create_host_config(network_mode="none")
             created = api.create_container(image_id, ["never-started"], labels=labels, host_config=host_config)
             try:
-                stream, _ = api.get_archive(created["Id"], path)
+                with self._engine.archive(created["Id"], path):
+                    return True
             except NotFound:
                 return False
-            else:
-                stream.close()
-                return True
             finally:
                 remove_container(self._engine, created["Id"])

@@ -238,9 +238,7 @@ class ModelVolumes:
 
     def _volumes_in_use(self) -> frozenset[str]:
         with engine_errors("list its containers"):
-            containers = self._engine.api.containers(
-                all=True, filters=label_filter({INSTALLATION: self._installation})
-            )
+            containers = self._engine.api.containers(all=True, filters=label_filter({INSTALLATION: self._installation}))
         return frozenset(
             mount["Name"] for container in containers for mount in container["Mounts"] if mount.get("Name")
         )

@@ -73,8 +73,8 @@ class SharedFolderProbe:
                     labels=self._labels,
                     host_config=api.create_host_config(network_mode="none", mounts=[mount]),
                 )
-            stream, _ = api.get_archive(self._name, _TARGET)
-            extract_output(stream, received, max_bytes=2 * _TOKEN_BYTES, max_entries=2)
+            with self._engine.archive(self._name, _TARGET) as stream:
+                extract_output(stream, received, max_bytes=2 * _TOKEN_BYTES, max_entries=2)
         finally:
             self._remove()
 

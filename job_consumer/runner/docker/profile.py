@@ -42,9 +42,7 @@ def host_options(limits: Limits, gpu_uuid: str | None) -> dict[str, Any]:
         "init": True,
         "auto_remove": False,
         "restart_policy": {"Name": "no"},
-        "log_config": LogConfig(
-            type=LogConfig.types.JSON, config={"max-size": _LOG_FILE_SIZE, "max-file": _LOG_FILES}
-        ),
+        "log_config": LogConfig(type=LogConfig.types.JSON, config={"max-size": _LOG_FILE_SIZE, "max-file": _LOG_FILES}),
         "device_requests": (
             [DeviceRequest(device_ids=[gpu_uuid], capabilities=[["gpu"]])] if gpu_uuid is not None else None
         ),

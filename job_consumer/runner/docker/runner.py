@@ -144,17 +144,13 @@ class DockerRunner:
             return None
         return self._models.ensure(model.content.sha256, model_zip, image, attempt, folder)
 
-    def _model_mount(
-        self, model: ModelForRun, image: str, attempt: AttemptRef, volume: str | None
-    ) -> list[Mount]:
+    def _model_mount(self, model: ModelForRun, image: str, attempt: AttemptRef, volume: str | None) -> list[Mount]:
         if volume is not None:
             return [Mount(model.model_mountpoint, volume, read_only=True, no_copy=True)]
         empty = self._image_folders.stand_in(image, model.model_mountpoint, attempt)
         return [empty] if empty is not None else []
 
-    def _create(
-        self, model: ModelForRun, image: str, attempt: AttemptRef, name: str, mounts: list[Mount]
-    ) -> str:
+    def _create(self, model: ModelForRun, image: str, attempt: AttemptRef, name: str, mounts: list[Mount]) -> str:
         """Create the container together with its volumes; its id.
 
         Raises
