@@ -21,6 +21,8 @@ from inference_client.errors import InputRefused
 
 _CHUNK_BYTES = 2**20
 _QUICK = 1
+DEEPEST = 200
+"""Folders within folders; no honest input or output comes near, and walks of a tree take a stack frame for each."""
 _PACKED_ALREADY = frozenset(
     {".7z", ".bz2", ".gif", ".gz", ".jpeg", ".jpg", ".mkv", ".mp3", ".mp4", ".npz", ".png", ".webp", ".xz", ".zip"}
 )
@@ -117,6 +119,8 @@ def _inside(folder: Path, prefix: str = "") -> Iterator[tuple[Path, str]]:
 
 def _below(folder: Path, prefix: str, root: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, str]]:
     """The content of one folder, in the order of names; ``above`` are the real folders that the walk is in."""
+    if len(above) > DEEPEST:
+        raise InputRefused(f"The folders in {root} are nested more than {DEEPEST} deep; pack them first.")
     for path in sorted(folder.iterdir()):
         if path.is_symlink():
             _check_link(path, root, above)

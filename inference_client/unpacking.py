@@ -9,6 +9,7 @@ from pathlib import Path
 from contracts.archives import ArchiveEntry, ArchiveLimits, check_archive
 from contracts.errors import HostileArchive, NotAnArchive
 from inference_client.errors import ClientError
+from inference_client.packing import DEEPEST
 
 OUTPUT_LIMITS = ArchiveLimits(max_entries=1_000_000, max_unpacked_bytes=2**44, max_ratio=1100)
 """Wide, since outputs may be large and empty masks compress a thousandfold; deflate itself cannot do more than 1032."""
@@ -39,6 +40,8 @@ def unpack(archive: Path, folder: Path, limits: ArchiveLimits = OUTPUT_LIMITS) -
     part.mkdir(parents=True)
     try:
         entries = check_archive(archive, limits)
+        if any(len(entry.path.parts) > DEEPEST for entry in entries):
+            raise HostileArchive(f"Its folders are nested more than {DEEPEST} deep.")
         with zipfile.ZipFile(archive) as source:
             for entry in entries:
                 _unpack_entry(source, entry, part)

@@ -3,7 +3,9 @@
 import hashlib
 import os
 import re
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ import inference_client as ic
 from contracts.models import RequestedLimits
 from contracts.task_state import TaskState
 from contracts.tasks import TaskStatus
+from tests.support.requirements import missing
 from tests.support.wire_script import ScriptedTask, zip_of
 from tests.support.wire_server import WireServer, running_wire_server
 
@@ -381,6 +384,21 @@ def test_what_is_no_address_is_refused_at_once(url: str) -> None:
 def test_a_missing_bundle_of_certificates_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ic.ClientError, match="no readable bundle"):
         ic.InferenceClient("https://127.0.0.1", ca=tmp_path / "none.pem")
+
+
+def test_a_server_of_an_unknown_authority_is_trusted_once_its_bundle_is_named(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    openssl = shutil.which("openssl") or missing("openssl makes the certificate")
+    options = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=wire", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([openssl, *options, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+
+    with running_wire_server(tls) as wire:
+        with ic.InferenceClient(wire.url) as client, pytest.raises(ic.ServerUnreachable, match=r"'ca' \(--ca\)"):
+            client.list_models()
+        with ic.InferenceClient(wire.url, ca=certificate) as client:
+            assert client.list_models() == []
 
 
 def test_a_token_is_sent_and_a_proxy_is_not_asked_for_this_machine(

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Iterator
@@ -280,11 +281,13 @@ class _HttpServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def running_wire_server() -> Iterator[WireServer]:
+def running_wire_server(tls: ssl.SSLContext | None = None) -> Iterator[WireServer]:
     """The server on a port of its own."""
     wire = WireServer()
     server = _HttpServer(wire)
-    wire.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    wire.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

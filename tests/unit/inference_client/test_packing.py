@@ -101,6 +101,13 @@ def test_a_pipe_in_a_folder_is_refused_and_not_read(tmp_path: Path) -> None:
         packed_names(tmp_path / "in")
 
 
+def test_folders_nested_beyond_reason_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "in" / "/".join("d" * 250)).mkdir(parents=True)
+
+    with pytest.raises(InputRefused, match="nested more than 200 deep"):
+        packed_names(tmp_path / "in")
+
+
 def test_a_file_from_before_1980_is_packed(tmp_path: Path) -> None:
     old = write(tmp_path / "old.txt")
     os.utime(old, (0, 0))

@@ -45,6 +45,13 @@ def test_an_entry_that_leaves_the_folder_stops_everything(tmp_path: Path, name: 
     assert [path.name for path in tmp_path.iterdir()] == ["out.zip"]
 
 
+def test_folders_nested_beyond_reason_are_refused(tmp_path: Path) -> None:
+    archive = archive_at(tmp_path / "out.zip", zip_of(**{"d__" * 900 + "file": b""}))
+
+    with pytest.raises(ClientError, match="nested more than 200 deep"):
+        unpack(archive, tmp_path / "out")
+
+
 def test_a_damaged_entry_leaves_no_half_a_folder(tmp_path: Path) -> None:
     content = bytearray(zip_of(**{"a.txt": b"good", "b.txt": b"to be damaged"}))
     content[content.index(b"to be damaged")] ^= 0xFF
