@@ -1,17 +1,19 @@
 """The client: all calls of one server behind one object."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from contracts.model_file import ModelFile
 from contracts.models import ModelView, RequestedLimits
 from contracts.task_state import TaskState
 from contracts.tasks import TaskStatus
 from inference_client.downloading import download_output
 from inference_client.model_calls import ModelCalls, Mountpoints, Registration
+from inference_client.model_folder import made_content, of_folder
 from inference_client.pacing import Duration, as_timedelta
 from inference_client.packing import packed
 from inference_client.task_calls import TaskCalls
@@ -126,7 +128,27 @@ class InferenceClient:
             mountpoints=mountpoints or Mountpoints(),
             content=content,
         )
+        return self.register(registration, on_progress)
+
+    def register(self, registration: Registration, on_progress: OnProgress | None = None) -> ModelView:
+        """Register a model that is described by one object; raises what :meth:`add_model` raises."""
         return self._models.add(registration, on_progress)
+
+    def add_model_folder(self, folder: Path, on_progress: OnProgress | None = None) -> ModelView:
+        """Register a folder that has a ``model.toml``; its content script, where it has one, makes the model zip.
+
+        Raises
+        ------
+        InputRefused
+            The content script fails.
+        InvalidRequest
+            The ``model.toml`` is missing or wrong.
+        RequestRefused
+            As :meth:`add_model`.
+        """
+        model_file = ModelFile.load(folder)
+        with made_content(folder, model_file.content_script) as content:
+            return self.register(replace(of_folder(model_file), content=content), on_progress)
 
     def remove_model(self, human_readable_id: str) -> None:
         """Remove a model.

@@ -39,9 +39,7 @@ def unpack(archive: Path, folder: Path, limits: ArchiveLimits = OUTPUT_LIMITS) -
     part = folder.with_name(f".{folder.name[:200]}.{secrets.token_hex(4)}.part")
     part.mkdir(parents=True)
     try:
-        entries = check_archive(archive, limits)
-        if any(len(entry.path.parts) > DEEPEST for entry in entries):
-            raise HostileArchive(f"Its folders are nested more than {DEEPEST} deep.")
+        entries = _accepted(archive, limits)
         with zipfile.ZipFile(archive) as source:
             for entry in entries:
                 _unpack_entry(source, entry, part)
@@ -52,6 +50,13 @@ def unpack(archive: Path, folder: Path, limits: ArchiveLimits = OUTPUT_LIMITS) -
         raise ClientError(f"The output is not unpacked, its zip is damaged: {error}.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _accepted(archive: Path, limits: ArchiveLimits) -> list[ArchiveEntry]:
+    entries = check_archive(archive, limits)
+    if any(len(entry.path.parts) > DEEPEST for entry in entries):
+        raise HostileArchive(f"Its folders are nested more than {DEEPEST} deep.")
+    return entries
 
 
 def _unpack_entry(source: zipfile.ZipFile, entry: ArchiveEntry, folder: Path) -> None:

@@ -15,7 +15,6 @@ from inference_client.cli.server_options import with_server
 if TYPE_CHECKING:
     from contracts.models import ModelView
     from inference_client.client import InferenceClient
-    from inference_client.model_calls import Registration
 
 _ADD_OPTIONS = (
     click.option("--id", "human_readable_id", metavar="ID", help="The name that tasks use."),
@@ -133,13 +132,14 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 def _add_folder(client: "InferenceClient", folder: Path, given: dict[str, Any]) -> "ModelView":
     from contracts.model_file import ModelFile
-    from inference_client.cli.registration import made_content, of_folder, with_options
+    from inference_client.cli.registration import with_options
+    from inference_client.model_folder import made_content, of_folder
 
     model_file = ModelFile.load(folder)
     script = None if "content" in given else model_file.content_script
     with made_content(folder, script) as content:
         made = {"content": content} if content is not None else {}
-        return _register(client, with_options(of_folder(model_file), given | made))
+        return client.register(with_options(of_folder(model_file), given | made))
 
 
 def _add_by_options(client: "InferenceClient", given: dict[str, Any]) -> "ModelView":
@@ -147,19 +147,7 @@ def _add_by_options(client: "InferenceClient", given: dict[str, Any]) -> "ModelV
     from inference_client.model_calls import Registration
 
     named = Registration(human_readable_id=given["human_readable_id"], container_tag=given["container_tag"])
-    return _register(client, with_options(named, given))
-
-
-def _register(client: "InferenceClient", registration: "Registration") -> "ModelView":
-    return client.add_model(
-        registration.human_readable_id,
-        registration.container_tag,
-        description=registration.description,
-        use_gpu=registration.use_gpu,
-        limits=registration.limits,
-        mountpoints=registration.mountpoints,
-        content=registration.content,
-    )
+    return client.register(with_options(named, given))
 
 
 def _print_model(view: "ModelView") -> None:
