@@ -8,4 +8,5 @@ pytest_plugins = [
     "tests.support.task_rows",
     "tests.support.images",
     "tests.support.hostile_models",
+    "tests.support.model_folders",
 ]

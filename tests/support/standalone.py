@@ -1,0 +1,69 @@
+"""``infer up`` as a person starts it: the command, its ready line, Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.support.waiting import eventually
+
+INFER = str(Path(sys.executable).parent / "infer")
+READY = "InferenceServer is ready at "
+
+
+class InferUp:
+    """A running ``infer up``; use it in a ``with`` statement."""
+
+    def __init__(self, data: Path, *options: str, **environment: str) -> None:
+        command = [INFER, "up", "--data", str(data), "--port", "0", *options]
+        began = time.monotonic()
+        self.process = subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            ready = eventually(self._ready_line, 60)
+        except AssertionError:
+            self.process.kill()
+            raise AssertionError("infer up did not get ready:\n" + "".join(self.lines)) from None
+        self.ready_after = time.monotonic() - began
+        self.url = ready.removeprefix(READY).split()[0]
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(self.process.stdout)
+
+    def _ready_line(self) -> str | None:
+        assert self.process.poll() is None, "".join(self.lines)
+        return next((line for line in list(self.lines) if line.startswith(READY)), None)
+
+    def interrupt(self, within: float = 30) -> int:
+        """What Ctrl-C does; the exit status."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(within)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.interrupt()
+        self._reader.join(5)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        if error is not None:
+            sys.stderr.write("".join(self.lines))
