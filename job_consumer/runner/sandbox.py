@@ -104,7 +104,7 @@ def sandboxed(
     }
     argv = (
         *_shim(max_file_bytes),
-        *("bwrap", "--die-with-parent", "--new-session", "--json-status-fd", str(status_fd)),
+        *(shutil.which("bwrap") or "bwrap", "--die-with-parent", "--new-session", "--json-status-fd", str(status_fd)),
         *_isolation(limits),
         *_system(has_network=limits.network == "bridge"),
         *_own_etc(places.run),
