@@ -55,6 +55,12 @@ def posted_to(url: str) -> list[PostedTask]:
         return [task for task in reversed(_read(file)) if task.url == url]
 
 
+def is_known(beginning: str) -> bool:
+    """Whether a task posted from here begins so."""
+    with _locked() as file:
+        return any(task.uid.startswith(beginning) for task in _read(file))
+
+
 def whole_uid(beginning: str, url: str) -> str:
     """The uid that begins so among the tasks posted to this server from here; a whole one need not be known.
 

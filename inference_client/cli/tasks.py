@@ -1,6 +1,7 @@
 """``infer tasks``: what became of tasks that were posted earlier."""
 
 import json
+import re
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +18,27 @@ if TYPE_CHECKING:
     from inference_client.cli.history import PostedTask
 
 _SHOWN_OF_A_UID = 12
+_DASHED_UID = re.compile(r"-[\w-]{42}", re.ASCII)
 _TIME = "%Y-%m-%d %H:%M:%S"
+
+
+class TaskCommand(click.Command):
+    """Takes a uid that begins with a dash, as one in 64 does, for what it is: no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put such uids behind the mark that ends the options."""
+        uids = [] if "--" in args else [arg for arg in args if _is_dashed_uid(arg)]
+        if uids:
+            args = [*(arg for arg in args if arg not in uids), "--", *uids]
+        return super().parse_args(ctx, args)
+
+
+def _is_dashed_uid(argument: str) -> bool:
+    from inference_client.cli.history import is_known
+
+    if _DASHED_UID.fullmatch(argument):
+        return True
+    return argument.startswith("-") and len(argument) >= _SHOWN_OF_A_UID and is_known(argument)
 
 
 @click.group(short_help="Status, log, output, cancelling and removal of tasks.")
@@ -25,7 +46,7 @@ def tasks() -> None:
     """Tasks, named by their uid; the beginning of one is enough for those posted from this machine."""
 
 
-@tasks.command("status")
+@tasks.command("status", cls=TaskCommand)
 @click.argument("uid")
 @with_server
 def status(invocation: Invocation, uid: str) -> None:
@@ -39,7 +60,7 @@ def status(invocation: Invocation, uid: str) -> None:
     _print_status(answer)
 
 
-@tasks.command("logs")
+@tasks.command("logs", cls=TaskCommand)
 @click.argument("uid")
 @with_server
 def logs(invocation: Invocation, uid: str) -> None:
@@ -55,7 +76,7 @@ def logs(invocation: Invocation, uid: str) -> None:
     click.echo(printable(log) if sys.stdout.isatty() else log, nl=not log.endswith("\n"))
 
 
-@tasks.command("get")
+@tasks.command("get", cls=TaskCommand)
 @click.argument("uid")
 @click.option(
     "-o",
@@ -84,7 +105,7 @@ def get(invocation: Invocation, uid: str, output: Path | None, timeout: timedelt
     tell_done(invocation, uid, last, destination)
 
 
-@tasks.command("cancel")
+@tasks.command("cancel", cls=TaskCommand)
 @click.argument("uid")
 @with_server
 def cancel(invocation: Invocation, uid: str) -> None:
@@ -95,7 +116,7 @@ def cancel(invocation: Invocation, uid: str) -> None:
     _print_done(invocation, uid, "cancelled")
 
 
-@tasks.command("delete")
+@tasks.command("delete", cls=TaskCommand)
 @click.argument("uid")
 @with_server
 def delete(invocation: Invocation, uid: str) -> None:

@@ -238,6 +238,20 @@ def test_status_logs_cancel_and_delete_by_uid(wire: WireServer, capsys: Capture)
     assert cli.main(["tasks", "status", UID]) == 4
 
 
+def test_a_uid_that_begins_with_a_dash_is_no_option(wire: WireServer, tmp_path: Path, capsys: Capture) -> None:
+    dashed = "-o" + "x" * 41
+    wire.posted = [ScriptedTask(dashed)]
+    cli.main(["run", "m", "scan.dcm", "--detach"])
+
+    assert cli.main(["tasks", "status", dashed]) == 0
+    assert cli.main(["tasks", "get", dashed[:12], "-o", "out.zip"]) == 0
+    assert cli.main(["tasks", "logs", "--json", "--", dashed]) == 0
+    assert cli.main(["tasks", "status", "--no-such-option"]) == 2
+
+    assert (tmp_path / "out.zip").exists()
+    assert "No such option" in capsys.readouterr().err
+
+
 def test_a_reader_that_goes_away_is_no_error(wire: WireServer) -> None:
     wire.task(UID, log="line\n" * 200_000)
     command = f"{sys.executable} -c 'from inference_client.cli import main; main()' tasks logs {UID} | head -1"

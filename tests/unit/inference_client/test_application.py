@@ -33,7 +33,7 @@ def test_a_command_of_another_package_is_listed_without_being_imported_and_run_w
         EntryPoint("gone", "no_such_package:command", group),
         EntryPoint("wrong", "tests.unit.inference_client.added_command:wrong", group),
     )
-    monkeypatch.setattr(application.importlib.metadata, "entry_points", lambda **_: points)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: points)
     sys.modules.pop("tests.unit.inference_client.added_command", None)
 
     assert cli.main(["--help"]) == 0

@@ -7,9 +7,9 @@ import pytest
 from contracts.model_file import ModelFile
 from contracts.models import RequestedLimits
 from inference_client.cli.registration import with_options
-from inference_client.model_folder import made_content, of_folder
 from inference_client.errors import InputRefused
 from inference_client.model_calls import Mountpoints, Registration
+from inference_client.model_folder import made_content, of_folder
 
 MODEL_TOML = """
 human_readable_id = "segment-ct"
