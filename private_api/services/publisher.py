@@ -95,7 +95,10 @@ class Publisher:
             if confirmed:
                 self._outbox.mark_published(confirmed)
             if len(confirmed) < len(due):
-                raise Unavailable(f"The broker took {len(confirmed)} of {len(due)} messages.")
+                raise Unavailable(
+                    f"The broker took {len(confirmed)} of {len(due)} messages; if that stays, see whether each of its "
+                    "queues has a leader (rabbitmq-queues quorum_status QUEUE)."
+                )
         if time.monotonic() >= self._next_repair:
             self._repair()
             self._next_repair = time.monotonic() + self._repair_every.total_seconds()

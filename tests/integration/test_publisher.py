@@ -12,7 +12,7 @@ from contracts.tasks import TaskOffer
 from private_api.services.publisher import Publisher
 from private_api.storage.queue import RabbitPublisher
 from tests.support.rabbitmq import RabbitQueues
-from tests.support.task_rows import TaskRows
+from tests.support.task_rows import TaskRows, running
 from tests.support.waiting import eventually
 
 NEVER = timedelta(hours=1)
@@ -128,29 +128,25 @@ def test_a_url_that_is_none_is_refused_at_once() -> None:
 def test_a_committed_task_is_published_when_the_publisher_is_told(
     broker: RabbitPublisher, task_rows: TaskRows, rabbit_queues: RabbitQueues
 ) -> None:
-    publisher = Publisher(task_rows.outbox, broker, look_every=NEVER)
-    publisher.start()
-    eventually(lambda: publisher.state == "ok")
-    [uid] = task_rows.add(1)
+    with running(Publisher(task_rows.outbox, broker, look_every=NEVER)) as publisher:
+        eventually(lambda: publisher.state == "ok")
+        [uid] = task_rows.add(1)
 
-    publisher.notify()
+        publisher.notify()
 
-    eventually(lambda: task_rows.marked() == 0)
-    publisher.stop()
+        eventually(lambda: task_rows.marked() == 0)
     assert rabbit_queues.take_all(QUEUE_CPU) == [uid]
 
 
 def test_a_task_whose_notice_was_lost_is_published_at_the_next_look(
     broker: RabbitPublisher, task_rows: TaskRows, rabbit_queues: RabbitQueues
 ) -> None:
-    publisher = Publisher(task_rows.outbox, broker, look_every=SOON)
-    publisher.start()
-    eventually(lambda: publisher.state == "ok")
+    with running(Publisher(task_rows.outbox, broker, look_every=SOON)) as publisher:
+        eventually(lambda: publisher.state == "ok")
 
-    uids = task_rows.add(3)
+        uids = task_rows.add(3)
 
-    eventually(lambda: task_rows.marked() == 0)
-    publisher.stop()
+        eventually(lambda: task_rows.marked() == 0)
     assert rabbit_queues.take_all(QUEUE_CPU) == uids
 
 
@@ -158,14 +154,13 @@ def test_messages_that_the_broker_lost_are_published_again(
     broker: RabbitPublisher, task_rows: TaskRows, rabbit_queues: RabbitQueues
 ) -> None:
     uids = task_rows.add(3)
-    publisher = Publisher(task_rows.outbox, broker, look_every=SOON, repair_every=timedelta(milliseconds=200))
-    publisher.start()
-    eventually(lambda: rabbit_queues.ready(QUEUE_CPU) == 3)
+    repair_every = timedelta(milliseconds=200)
+    with running(Publisher(task_rows.outbox, broker, look_every=SOON, repair_every=repair_every)):
+        eventually(lambda: rabbit_queues.ready(QUEUE_CPU) == 3)
 
-    rabbit_queues.delete(QUEUE_CPU)
+        rabbit_queues.delete(QUEUE_CPU)
 
-    eventually(lambda: rabbit_queues.ready(QUEUE_CPU) == 3)
-    publisher.stop()
+        eventually(lambda: rabbit_queues.ready(QUEUE_CPU) == 3)
     assert sorted(rabbit_queues.take_all(QUEUE_CPU)) == sorted(uids)
 
 
@@ -186,13 +181,12 @@ def test_without_a_broker_the_publisher_says_so_and_still_stops_at_once(
 def test_the_publisher_outlives_a_database_that_does_not_answer(
     broker: RabbitPublisher, empty_database: TaskRows, rabbit_queues: RabbitQueues
 ) -> None:
-    publisher = Publisher(empty_database.outbox, broker, look_every=SOON, longest_pause=SOON)
-    publisher.start()
-    eventually(lambda: "no such table" in publisher.state)
+    outbox = empty_database.outbox
+    with running(Publisher(outbox, broker, look_every=SOON, longest_pause=SOON)) as publisher:
+        eventually(lambda: "no such table" in publisher.state)
 
-    empty_database.create_tables()
-    uids = empty_database.add(2)
+        empty_database.create_tables()
+        uids = empty_database.add(2)
 
-    eventually(lambda: publisher.state == "ok" and empty_database.marked() == 0)
-    publisher.stop()
+        eventually(lambda: publisher.state == "ok" and empty_database.marked() == 0)
     assert rabbit_queues.take_all(QUEUE_CPU) == uids

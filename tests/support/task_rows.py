@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from sqlalchemy import func, insert, select, update
 
 from contracts.queue import QUEUE_CPU
 from contracts.task_state import TaskState
+from private_api.services.publisher import Publisher
 from private_api.storage.database import Database
 from private_api.storage.outbox import Outbox
 from private_api.storage.schema import db_now, in_outbox, metadata, models, tasks
@@ -56,6 +57,16 @@ class TaskRows:
         """How many tasks are in the outbox."""
         query = select(func.count()).select_from(tasks).where(in_outbox)
         return self._database.read_sync(lambda connection: connection.execute(query).scalar_one())
+
+
+@contextmanager
+def running(publisher: Publisher) -> Iterator[Publisher]:
+    """The publisher, started, and stopped before its database goes."""
+    publisher.start()
+    try:
+        yield publisher
+    finally:
+        publisher.stop()
 
 
 @pytest.fixture
