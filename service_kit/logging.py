@@ -41,7 +41,7 @@ def configure(service: str, level: str = "INFO", log_format: LogFormat = "auto")
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("pika", "httpx", "httpcore", "urllib3", "docker", "alembic", "asyncio"):
+    for noisy in ("uvicorn", "pika", "httpx", "httpcore", "urllib3", "docker", "alembic", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.configure(
         processors=[
