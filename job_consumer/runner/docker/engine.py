@@ -1,6 +1,7 @@
 """The connection to the Docker engine: made at first use, every call with a deadline, every error one of ours."""
 
 import itertools
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,12 @@ CALL_TIMEOUT = timedelta(seconds=120)
 """How long the engine may be silent in one call; creating and removing are slow on a busy disk."""
 _PROMPT = timedelta(seconds=5)
 _POOL_SIZE = 16
+_FAULTS_OF_IMAGES = ("no matching entries in", "not a directory")
+"""What the engine says, as an error of its own, where an image names a user that it does not have, or has a file where
+a folder is to be mounted."""
+
+_UNIX = "unix://"
+_DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 
 
 class BoundedClient(docker.APIClient):
@@ -108,9 +115,22 @@ class Engine:
         if self._address is not None:
             settings["base_url"] = self._address
         with engine_errors("answer"):
+            _knock(settings.get("base_url", _DEFAULT_ADDRESS))
             return BoundedClient(
                 **settings, version="auto", timeout=int(timeout.total_seconds()), max_pool_size=_POOL_SIZE
             )
+
+
+def _knock(address: str) -> None:
+    """Notice a socket that nobody listens on before the SDK does, which forgets to close its end of it."""
+    if not address.startswith(_UNIX):
+        return
+    with socket.socket(socket.AF_UNIX) as knock:
+        knock.settimeout(_PROMPT.total_seconds())
+        try:
+            knock.connect(address.removeprefix(_UNIX))
+        except OSError as error:
+            raise RunnerError(f"The Docker engine did not answer: {address}: {error}") from error
 
 
 @contextmanager
@@ -131,6 +151,13 @@ def explanation(error: Exception) -> str:
 def status_of(error: Exception) -> int | None:
     """The HTTP status of an answer of the engine; None when it did not answer."""
     return error.status_code if isinstance(error, APIError) else None
+
+
+def is_images_fault(error: Exception) -> bool:
+    """Whether a container that exists cannot be filled or started because of its image."""
+    if status_of(error) in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+        return False
+    return is_refusal(error) or any(words in explanation(error) for words in _FAULTS_OF_IMAGES)
 
 
 def is_refusal(error: Exception) -> bool:

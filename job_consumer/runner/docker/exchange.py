@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Literal
 
-from docker.errors import NotFound
+from docker.errors import APIError, NotFound
 from docker.types import DriverConfig, Mount
 
 from contracts.archives import ArchiveLimits
@@ -18,7 +18,7 @@ from contracts.models import ModelForRun
 from contracts.tasks import AttemptRef
 from job_consumer.archive import pack, unpack
 from job_consumer.runner.base import ModelRefused, RunnerError
-from job_consumer.runner.docker.engine import ENGINE_ERRORS, Engine, engine_errors, explanation
+from job_consumer.runner.docker.engine import ENGINE_ERRORS, Engine, engine_errors, explanation, is_images_fault
 from job_consumer.runner.docker.folders import remove_folder
 from job_consumer.runner.docker.labels import Kind, attempt_labels
 from job_consumer.runner.docker.tar_stream import extract_output, folder_as_tar, whole_tar
@@ -159,6 +159,10 @@ class ArchiveExchange(Exchange):
         try:
             with engine_errors("take the input"):
                 self._engine.api.put_archive(container, "/", content)
+        except RunnerError as error:
+            if isinstance(error.__cause__, APIError) and is_images_fault(error.__cause__):
+                raise ModelRefused(f"The image has something else at a folder of the model: {error}") from error
+            raise
         except OSError as error:
             raise RunnerError(f"The staged input could not be read: {error}.") from error
         remove_folder(self._input)

@@ -12,7 +12,14 @@ from docker.errors import APIError, NotFound
 from contracts.models import ModelForRun
 from contracts.tasks import LOG_TAIL_BYTES, AttemptRef
 from job_consumer.runner.base import RunnerError, RunResult
-from job_consumer.runner.docker.engine import ENGINE_ERRORS, Engine, engine_errors, explanation, is_refusal, status_of
+from job_consumer.runner.docker.engine import (
+    ENGINE_ERRORS,
+    Engine,
+    engine_errors,
+    explanation,
+    is_images_fault,
+    status_of,
+)
 from job_consumer.runner.docker.exchange import Exchange
 from job_consumer.runner.docker.waiting import ExitWatch
 from service_kit.deadline import Deadline
@@ -96,7 +103,7 @@ class DockerRun:
             try:
                 self._engine.api.start(self.container)
             except APIError as error:
-                if status_of(error) not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT) and is_refusal(error):
+                if is_images_fault(error):
                     return explanation(error)
                 raise
         return None
