@@ -25,7 +25,7 @@ log = get_logger(__name__)
 
 def create_app(settings: PrivateApiSettings) -> FastAPI:
     """The app; it opens database and folder when it starts, and raises what :class:`Wiring` raises."""
-    return _app(settings.internal_token, lambda: Wiring(settings))
+    return build_app(settings.internal_token, lambda: Wiring(settings))
 
 
 def run(settings: PrivateApiSettings, listener: socket.socket | None = None) -> None:
@@ -38,7 +38,7 @@ def run(settings: PrivateApiSettings, listener: socket.socket | None = None) -> 
         sys.exit(f"private_api: cannot listen on {settings.host}:{settings.port}: {error.strerror}")
     except PlatformError as error:
         sys.exit(f"private_api: {error.message}")
-    app = _app(settings.internal_token, lambda: wiring)
+    app = build_app(settings.internal_token, lambda: wiring)
     log.info("private_api_starts", address=bound.getsockname())
     serve(app, bound, on_stop=lambda: app.state.loop.call_soon_threadsafe(wiring.wakeups.close))
 
@@ -48,7 +48,9 @@ def main() -> None:
     run(load(PrivateApiSettings))
 
 
-def _app(token: SecretStr, opened: Callable[[], Wiring]) -> FastAPI:
+def build_app(token: SecretStr, opened: Callable[[], Wiring]) -> FastAPI:
+    """The app around a wiring that is made, or was made, by the caller; the app closes it when it stops."""
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         wiring = opened()

@@ -66,8 +66,8 @@ class Wiring:
         limits = LimitPolicy(settings.default_limits, settings.ceilings)
         presence = Presence()
         attempts = Attempts(self.database, self.files, moves, limits, presence, settings.lease_seconds)
-        self._leases = Leases(self.database, moves, settings.lease_seconds)
-        self._retention = Retention(self.database, self.files, settings.retention)
+        self.leases = Leases(self.database, moves, settings.lease_seconds)
+        self.retention = Retention(self.database, self.files, settings.retention)
         self.services = Services(
             platform=PlatformInfo(installation=installation, lease_seconds=settings.lease_seconds),
             bounds=Bounds(settings.max_upload_bytes, settings.max_output_bytes, settings.archive_limits),
@@ -97,7 +97,7 @@ class Wiring:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the loops beside the routes, and close everything at the end."""
-        loops = [asyncio.create_task(self._leases.run()), asyncio.create_task(self._retention.run())]
+        loops = [asyncio.create_task(self.leases.run()), asyncio.create_task(self.retention.run())]
         for loop in loops:
             loop.add_done_callback(_report_death)
         if self.publisher:

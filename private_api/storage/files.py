@@ -86,13 +86,18 @@ class _Draft:
             self._size += _write_all(self._descriptor, pieces)
 
     def begin_flush(self) -> None:
-        """Push to disk what was written so far, while more is being written."""
+        """Push to disk what was written so far, while more is being written, and drop it from the page cache.
+
+        An upload of many GiB would otherwise push everything else out of memory, and stall when the kernel has had
+        enough of its dirty pages.
+        """
         with self._turn, _disk_errors():
             copy = None if self._descriptor is None else os.dup(self._descriptor)
         if copy is not None:
             try:
                 with _disk_errors():
                     os.fdatasync(copy)
+                    os.posix_fadvise(copy, 0, 0, os.POSIX_FADV_DONTNEED)
             finally:
                 os.close(copy)
 

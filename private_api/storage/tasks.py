@@ -74,7 +74,9 @@ def pending_ahead(tx: Transaction, task: TaskRecord) -> int:
 
 def running_owners(tx: Transaction) -> set[str]:
     """The consumers that hold a lease."""
-    return {owner for owner in tx.execute(select(tasks.c.lease_owner).where(is_running)).scalars() if owner}
+    # The second condition is always true: it leads SQLite to the index of leases, not to one that holds pending tasks too.
+    query = select(tasks.c.lease_owner).where(is_running, tasks.c.lease_until > 0)
+    return {owner for owner in tx.execute(query).scalars() if owner}
 
 
 def lapsed_tasks(tx: Transaction, limit: int) -> list[TaskRecord]:
