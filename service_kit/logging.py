@@ -41,7 +41,8 @@ def configure(service: str, level: str = "INFO", log_format: LogFormat = "auto")
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("uvicorn", "pika", "httpx", "httpcore", "urllib3", "docker", "alembic", "asyncio"):
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # a dozen errors per failed attempt; we log each outage once
+    for noisy in ("uvicorn", "httpx", "httpcore", "urllib3", "docker", "alembic", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.configure(
         processors=[
