@@ -27,7 +27,7 @@ from job_consumer.runner.sandbox import (
     why_no_sandbox,
 )
 from job_consumer.runner.scratch import RunFolder, Scratch
-from job_consumer.runner.supervision import Cause, Pipe, Supervisor
+from job_consumer.runner.supervision import Bubblewrap, Cause, Pipe, Supervisor
 from service_kit.logging import get_logger
 
 log = get_logger(__name__)
@@ -77,12 +77,12 @@ class ProcessRun:
         output = Pipe(stack)
         if not self._sandboxed:
             start = plain(self._places, self._model, self._command, self._max_output_bytes, self._gpu_uuid)
-            return Supervisor(start, self._model.limits, output, status=None)
-        status = Pipe(stack)
+            return Supervisor(start, self._model.limits, output, bubblewrap=None)
+        bubblewrap = Bubblewrap(status=Pipe(stack), gate=Pipe(stack, blocking=True))
         start = sandboxed(
-            self._places, self._model, self._command, self._max_output_bytes, self._gpu_uuid, status.write_fd
+            self._places, self._model, self._command, self._max_output_bytes, self._gpu_uuid, bubblewrap.wires
         )
-        return Supervisor(start, self._model.limits, output, status)
+        return Supervisor(start, self._model.limits, output, bubblewrap)
 
     def collect(self, output_zip: Path) -> list[str]:
         """Zip the output folder; see :class:`job_consumer.runner.base.Run`."""

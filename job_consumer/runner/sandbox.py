@@ -69,6 +69,16 @@ class Places:
     model: Path
 
 
+@dataclass(frozen=True)
+class Wires:
+    """Descriptors that bubblewrap inherits and the program inside does not."""
+
+    status_fd: int
+    """Bubblewrap writes the pid of the sandbox's first process here, then the program's exit code, as lines of JSON."""
+    gate_fd: int
+    """Bubblewrap reads from it, blocking, before it starts the program."""
+
+
 def check_mountpoints(model: ModelForRun) -> None:
     """Let mountpoints pass that a sandbox can have.
 
@@ -92,9 +102,9 @@ def sandboxed(
     command: Sequence[str],
     max_file_bytes: int,
     gpu_uuid: str | None,
-    status_fd: int,
+    wires: Wires,
 ) -> ProgramStart:
-    """The program inside bubblewrap, which reports its pid and exit code as JSON on ``status_fd``."""
+    """The program inside bubblewrap."""
     limits = model.limits
     environment = _environment(limits, gpu_uuid) | {
         "HOME": "/tmp",  # noqa: S108 - the sandbox's own
@@ -104,7 +114,14 @@ def sandboxed(
     }
     argv = (
         *_shim(max_file_bytes),
-        *(shutil.which("bwrap") or "bwrap", "--die-with-parent", "--new-session", "--json-status-fd", str(status_fd)),
+        *(
+            shutil.which("bwrap") or "bwrap",
+            "--die-with-parent",
+            "--new-session",
+            "--json-status-fd",
+            str(wires.status_fd),
+        ),
+        *("--block-fd", str(wires.gate_fd)),
         *_isolation(limits),
         *_system(has_network=limits.network == "bridge"),
         *_own_etc(places.run),
@@ -143,20 +160,20 @@ def why_no_sandbox(places: Places, model: ModelForRun) -> str | None:
     """Run an empty Python program in a sandbox; None when it worked, else why not, in one sentence."""
     if shutil.which("bwrap") is None:
         return "bwrap is not installed (package bubblewrap)"
-    read_end, write_end = os.pipe()
+    gate_fd, status_fd = os.open(os.devnull, os.O_RDONLY), os.open(os.devnull, os.O_WRONLY)
     try:
-        start = sandboxed(places, model, ("python", "-I", "-c", ""), 1 << 20, None, write_end)
+        start = sandboxed(places, model, ("python", "-I", "-c", ""), 1 << 20, None, Wires(status_fd, gate_fd))
         done = subprocess.run(
-            start.argv, env=dict(start.environment), cwd=start.folder, pass_fds=[write_end], stdin=subprocess.DEVNULL,
-            capture_output=True, timeout=_PROBE_SECONDS, check=False,
+            start.argv, env=dict(start.environment), cwd=start.folder, pass_fds=[status_fd, gate_fd],
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_SECONDS, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return f"an empty program did not end in the sandbox within {_PROBE_SECONDS:g} s"
     except OSError as error:
         return f"the sandbox could not be started: {error}"
     finally:
-        os.close(read_end)
-        os.close(write_end)
+        os.close(gate_fd)
+        os.close(status_fd)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
         return f"an empty program failed in the sandbox: {said}"

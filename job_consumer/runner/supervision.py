@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import timedelta
 from enum import Enum, auto
 from threading import Event
@@ -21,7 +21,7 @@ from contracts.models import Limits
 from contracts.tasks import LOG_TAIL_BYTES
 from job_consumer.runner.base import RunnerError
 from job_consumer.runner.process_tree import MemoryGuard, kill_marked, usage_of
-from job_consumer.runner.sandbox import RUN_MARKER, ProgramStart
+from job_consumer.runner.sandbox import RUN_MARKER, ProgramStart, Wires
 from service_kit.deadline import Deadline
 
 _TICK = timedelta(milliseconds=50)
@@ -70,18 +70,23 @@ class LogTail:
 
 
 class Pipe:
-    """A pipe whose read end never blocks."""
+    """A pipe whose read end does not block here, unless it is for bubblewrap to block on."""
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, *, blocking: bool = False) -> None:
         self.read_fd, self.write_fd = os.pipe()
         self._stack = stack.enter_context(ExitStack())
         stack.callback(os.close, self.read_fd)
         self._stack.callback(os.close, self.write_fd)
-        os.set_blocking(self.read_fd, False)
+        os.set_blocking(self.read_fd, blocking)
 
     def close_write(self) -> None:
         """Leave the write end to the program, so that its end is the end of the stream."""
         self._stack.close()
+
+    def open_gate(self) -> None:
+        """Let bubblewrap, which blocks on the read end, go on."""
+        os.write(self.write_fd, b".")
+        self.close_write()
 
     def read(self) -> bytes | None:
         """What is there: None when nothing is yet, ``b""`` at the end."""
@@ -98,14 +103,27 @@ class Pipe:
         return b"".join(parts)
 
 
-class Supervisor:
-    """Runs one program; sandboxed when it is given the pipe on which bubblewrap reports."""
+@dataclass(frozen=True)
+class Bubblewrap:
+    """The pipes to a bubblewrap: the one that it reports on, and the one that it waits at before the program starts."""
 
-    def __init__(self, start: ProgramStart, limits: Limits, output: Pipe, status: Pipe | None) -> None:
+    status: Pipe
+    gate: Pipe
+
+    @property
+    def wires(self) -> Wires:
+        """The ends that bubblewrap gets."""
+        return Wires(self.status.write_fd, self.gate.read_fd)
+
+
+class Supervisor:
+    """Runs one program; in a sandbox when it is given bubblewrap's pipes."""
+
+    def __init__(self, start: ProgramStart, limits: Limits, output: Pipe, bubblewrap: Bubblewrap | None) -> None:
         self._start = start
         self._limits = limits
         self._output = output
-        self._status = status
+        self._bubblewrap = bubblewrap
         self._log = LogTail()
         self._said = b""
 
@@ -122,15 +140,15 @@ class Supervisor:
         with ExitStack() as stack:
             process = self._spawn()
             stack.callback(_end_process, process)
-            root = process.pid if self._status is None else self._root_of_sandbox(self._status)
-            root_fd = _open_pidfd(root, stack)
-            process_fd = _open_pidfd(process.pid, stack)
-            cause = Cause.ITSELF
-            if root_fd is not None and process_fd is not None:
-                try:
-                    cause = self._watch(root, process_fd, cancelled)
-                finally:
-                    self._kill_all(process, root_fd)
+            root = process.pid if self._bubblewrap is None else self._root_of_sandbox(self._bubblewrap.status)
+            # Neither number can be another's by now: the one waits to be reaped by us, the other stands at the gate.
+            process_fd, root_fd = _open_pidfd(process.pid, stack), self._open_root(root, stack)
+            try:
+                if self._bubblewrap:
+                    self._bubblewrap.gate.open_gate()
+                cause = self._watch(root, process_fd, cancelled)
+            finally:
+                self._kill_all(process, root_fd)
             process.wait(_DIE_WITHIN.total_seconds())
         self._log.feed(self._output.read_rest())
         if cause is Cause.TOO_MANY_PROCESSES:
@@ -145,12 +163,12 @@ class Supervisor:
             stdin=subprocess.DEVNULL,
             stdout=self._output.write_fd,
             stderr=self._output.write_fd,
-            pass_fds=[self._status.write_fd] if self._status else [],
+            pass_fds=astuple(self._bubblewrap.wires) if self._bubblewrap else (),
             start_new_session=True,  # a Ctrl-C at the consumer's terminal is the consumer's alone
         )
         self._output.close_write()
-        if self._status:
-            self._status.close_write()
+        if self._bubblewrap:
+            self._bubblewrap.status.close_write()
         return process
 
     def _root_of_sandbox(self, status: Pipe) -> int:
@@ -162,14 +180,25 @@ class Supervisor:
             poller.poll(deadline.remaining.total_seconds() * 1000)
             data = status.read()
             if data == b"" or deadline.expired:
-                raise RunnerError(f"The sandbox could not be made: {self._output.read_rest().decode(errors='replace')}")
+                raise self._no_sandbox()
             self._said += data or b""
         return int(json.loads(self._said.splitlines()[0])["child-pid"])
+
+    def _open_root(self, root: int, stack: ExitStack) -> int:
+        try:
+            return _open_pidfd(root, stack)
+        except ProcessLookupError:  # it got as far as its pid and failed at a mount
+            raise self._no_sandbox() from None
+
+    def _no_sandbox(self) -> RunnerError:
+        return RunnerError(f"The sandbox could not be made: {self._output.read_rest().decode(errors='replace')}")
 
     def _watch(self, root: int, process_fd: int, cancelled: Event) -> Cause:
         deadline = Deadline(timedelta(seconds=self._limits.timeout_seconds))
         guard = MemoryGuard(self._limits.memory_bytes)
-        most_threads = self._limits.pids + (1 if self._status else 0)  # the sandbox's first process is not the model's
+        most_threads = self._limits.pids + (
+            1 if self._bubblewrap else 0
+        )  # the sandbox's first process is not the model's
         poller = select.poll()
         poller.register(self._output.read_fd, select.POLLIN)
         poller.register(process_fd, select.POLLIN)
@@ -200,7 +229,7 @@ class Supervisor:
     def _kill_all(self, process: subprocess.Popen[bytes], root_fd: int) -> None:
         """Kill the tree; the first process of a pid namespace is reported dead once the kernel killed the others."""
         with suppress(ProcessLookupError):
-            if self._status is None:
+            if self._bubblewrap is None:
                 # The leader is not reaped yet, so the number is still its group's.
                 os.killpg(process.pid, signal.SIGKILL)
             else:
@@ -209,28 +238,24 @@ class Supervisor:
         poller.register(root_fd, select.POLLIN)
         if not poller.poll(_DIE_WITHIN.total_seconds() * 1000):
             raise RunnerError(f"The model's processes did not die within {_DIE_WITHIN.total_seconds():g} s of SIGKILL.")
-        if self._status is None:
+        if self._bubblewrap is None:
             process.wait()
             kill_marked(RUN_MARKER, self._start.environment[RUN_MARKER], _DIE_WITHIN)
 
     def _exit_code(self, returncode: int, cause: Cause) -> int:
         if cause is not Cause.ITSELF:
             return KILLED
-        if self._status is None:
+        if self._bubblewrap is None:
             return returncode if returncode >= 0 else 128 - returncode
-        for line in (self._said + self._status.read_rest()).splitlines():
+        for line in (self._said + self._bubblewrap.status.read_rest()).splitlines():
             report = json.loads(line)
             if "exit-code" in report:
                 return int(report["exit-code"])
         raise RunnerError(f"The sandbox ended without its program: {self._log.text[-1000:]}")
 
 
-def _open_pidfd(pid: int, stack: ExitStack) -> int | None:
-    """A descriptor of the process, None when it is gone; whoever calls knows that the number was not given away."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
+def _open_pidfd(pid: int, stack: ExitStack) -> int:
+    descriptor = os.pidfd_open(pid)
     stack.callback(os.close, descriptor)
     return descriptor
 

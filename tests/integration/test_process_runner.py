@@ -6,6 +6,7 @@ import socket
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from contracts.models import BlobRef
+from contracts.tasks import LOG_TAIL_BYTES
 from job_consumer.runner.base import ModelRefused, RunnerError, RunResult
 from job_consumer.runner.process import ProcessRunner, SandboxPolicy
 from tests.support.hostile_models import assignment, content_of, unzipped, zip_of
@@ -245,6 +247,25 @@ def _processes_named(*arguments: bytes) -> list[str]:
         except OSError:
             continue
     return found
+
+
+def test_a_flood_of_log_costs_no_memory(either: RunProgram) -> None:
+    tracemalloc.start()
+    try:
+        result, _ = either("yes | head -c 30000000\n")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert result.log_tail == "y\n" * (LOG_TAIL_BYTES // 2)
+    assert peak < 2 << 20
+
+
+def test_a_program_inherits_nothing_but_its_three_streams(either: RunProgram) -> None:
+    _, output = either('ls /proc/$$/fd > "$OUTPUT_DIR/descriptors"\n')
+
+    # The shell keeps its script open, beyond the numbers that a program uses.
+    assert [number for number in output["descriptors"].split() if int(number) < 10] == [b"0", b"1", b"2"]
 
 
 def test_a_program_killed_by_a_signal_ends_with_128_and_its_number(either: RunProgram) -> None:

@@ -69,6 +69,7 @@ def test_names_that_leave_the_folder_are_refused(refusal: Callable[[bytes], str]
     assert "The zip holds" in refusal(zipped(name))
 
 
+@settings(deadline=None)
 @given(
     before=st.lists(st.text(max_size=5), max_size=3),
     after=st.lists(st.text(max_size=5), max_size=3),
@@ -79,12 +80,14 @@ def test_no_name_with_a_step_up_is_safe(before: list[str], after: list[str], sla
         safe_path(slash.join([*before, "..", *after]))
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1), st.sampled_from(["/", "\\", "C:", "z:\\"]))
 def test_no_absolute_name_is_safe(name: str, prefix: str) -> None:
     with pytest.raises(HostileArchive):
         safe_path(prefix + name)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_a_safe_name_stays_below_its_folder(name: str) -> None:
     try:
@@ -212,6 +215,7 @@ def test_an_empty_file_is_no_zip(tmp_path: Path) -> None:
     assert _refused(b"", tmp_path)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 @example(b"PK\x05\x06" + bytes(18))
 def test_random_bytes_are_refused_or_a_zip(data: bytes) -> None:
@@ -222,7 +226,7 @@ def test_random_bytes_are_refused_or_a_zip(data: bytes) -> None:
 _SOUND = zipped("folder/", "folder/file.txt", "other", content=b"some content that deflates " * 3)
 
 
-@settings(max_examples=400)
+@settings(deadline=None, max_examples=400)
 @given(st.lists(st.tuples(st.integers(0, len(_SOUND) - 1), st.integers(0, 255)), min_size=1, max_size=8))
 def test_a_zip_with_changed_bytes_is_refused_or_unpacked(changes: list[tuple[int, int]]) -> None:
     data = bytearray(_SOUND)
@@ -233,7 +237,7 @@ def test_a_zip_with_changed_bytes_is_refused_or_unpacked(changes: list[tuple[int
         _refused(bytes(data), Path(folder))
 
 
-@settings(max_examples=200)
+@settings(deadline=None, max_examples=200)
 @given(st.binary(min_size=56, max_size=56), st.integers(0, 2**64 - 1))
 def test_large_offsets_in_the_wide_format_are_refused(record: bytes, offset: int) -> None:
     end64 = b"PK\x06\x06" + record[4:]
