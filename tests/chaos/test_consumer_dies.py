@@ -1,0 +1,160 @@
+"""A consumer is killed, frozen or stopped in mid-task: the task ends elsewhere, once, and nothing is left behind."""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from contracts import routes
+from contracts.task_state import TaskState
+from contracts.tasks import FinishReport, Outcome, Step
+from inference_client import InferenceClient, TaskFailed
+from tests.chaos.conftest import Engine
+from tests.support.hostile_models import tag_of
+from tests.support.platform import LEASE_SECONDS, Platform, Service
+from tests.support.waiting import eventually
+
+RECOVERY_SECONDS = LEASE_SECONDS + 5
+
+
+@pytest.fixture(params=["process", "docker"])
+def runner(request: pytest.FixtureRequest) -> str:
+    if request.param == "docker":
+        for name in ("sleeps", "echo_tree"):
+            request.getfixturevalue("hostile_image")(name)
+    return str(request.param)
+
+
+@pytest.fixture
+def start(polled: Platform, runner: str, all_models_folder: Path) -> Callable[[], Service]:
+    return lambda: polled.start_consumer(runner, MODELS_FOLDER=str(all_models_folder))
+
+
+def is_running(client: InferenceClient, uid: str, attempt: int = 1) -> bool:
+    status = client.status(uid)
+    return (status.state, status.step, status.attempt) == (TaskState.RUNNING, Step.RUN, attempt)
+
+
+def test_a_killed_consumers_task_goes_to_another_within_the_lease_and_five_seconds(
+    polled: Platform, client: InferenceClient, start: Callable[[], Service], input_zip: Path, runner: str,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    first = start()
+    uid = client.submit("sleeps", input_zip)
+    eventually(lambda: is_running(client, uid), 30)
+    first_consumer = next(line for line in first.log.splitlines() if "consumer_ready" in line).split('"consumer": "')[1]
+    first_consumer = first_consumer.split('"')[0]
+    start()
+
+    first.kill()
+    died = time.monotonic()
+
+    eventually(lambda: is_running(client, uid, attempt=2), RECOVERY_SECONDS)
+    assert time.monotonic() - died <= RECOVERY_SECONDS
+    # A result of the first attempt, come too late, is refused and counted.
+    report = FinishReport(consumer=first_consumer, outcome=Outcome.MODEL_FAILED, reason="late")
+    late = polled.internal("POST", routes.FINISH.format(uid=uid, attempt=1), json=report.model_dump(mode="json"))
+    assert late.status_code == 409
+    assert client.status(uid).state is TaskState.RUNNING
+    assert client.status(uid).attempts[0].refused_writes == 1
+    assert client.status(uid).attempts[0].outcome == "lease_lapsed"
+    if runner == "docker":
+        engine: Engine = request.getfixturevalue("engine_of")(polled)
+        eventually(lambda: len(engine.containers()) == 1, 10)
+    client.cancel(uid)
+    if runner == "docker":
+        eventually(lambda: engine.containers() == [], 15)
+        eventually(lambda: engine.volumes() == [], 15)
+
+
+def test_a_frozen_consumer_that_wakes_up_writes_nothing(
+    client: InferenceClient, start: Callable[[], Service], input_zip: Path
+) -> None:
+    first = start()
+    uid = client.submit("sleeps", input_zip)
+    eventually(lambda: is_running(client, uid), 30)
+    start()
+
+    first.signal(signal.SIGSTOP)
+    eventually(lambda: is_running(client, uid, attempt=2), RECOVERY_SECONDS)
+    first.signal(signal.SIGCONT)
+
+    eventually(lambda: "attempt_dropped" in first.log, 20)
+    assert client.status(uid).state is TaskState.RUNNING
+    assert client.status(uid).attempt == 2
+    client.cancel(uid)
+
+
+def test_a_stopped_consumer_hands_its_task_back_and_the_attempt_is_not_counted(
+    client: InferenceClient, start: Callable[[], Service], input_zip: Path
+) -> None:
+    first = start()
+    uid = client.submit("sleeps", input_zip)
+    eventually(lambda: is_running(client, uid), 30)
+    start()
+
+    assert first.stop() == 0
+
+    eventually(lambda: is_running(client, uid, attempt=2), 10)
+    assert client.status(uid).attempts[0].outcome == Outcome.HANDED_BACK
+    client.cancel(uid)
+
+
+def test_a_task_that_loses_every_consumer_fails_and_says_so(
+    polled: Platform, client: InferenceClient, start: Callable[[], Service], input_zip: Path
+) -> None:
+    uid = client.submit("sleeps", input_zip)
+    for attempt in (1, 2, 3):
+        consumer = start()
+        eventually(lambda number=attempt: is_running(client, uid, number), 30)
+        consumer.kill()
+
+    eventually(lambda: client.state(uid) is TaskState.FAILED, RECOVERY_SECONDS)
+    with pytest.raises(TaskFailed):
+        client.wait(uid, 5)
+    status = client.status(uid)
+    assert len(status.attempts) == 3
+    assert "3" in (status.error or "")
+    assert httpx.get(f"{polled.url}/api/tasks/{uid}").status_code == 552
+
+
+def test_a_restarted_consumer_runs_nothing_twice_at_once(
+    client: InferenceClient, start: Callable[[], Service], input_zip: Path, runner: str
+) -> None:
+    if runner == "docker":
+        pytest.skip("containers are counted in the test of the killed consumer")
+    first = start()
+    uid = client.submit("sleeps", input_zip)
+    eventually(lambda: is_running(client, uid), 30)
+    first.kill()
+
+    first.restart()
+
+    eventually(lambda: is_running(client, uid, attempt=2), RECOVERY_SECONDS)
+    sleepers = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "3600"]]
+    assert len(sleepers) == 2, "one program and its child, of one attempt"
+    client.cancel(uid)
+    eventually(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in sleepers), 15)
+
+
+def test_what_a_dead_consumer_left_on_disk_is_cleared(
+    polled: Platform, client: InferenceClient, input_zip: Path, runner: str, all_models_folder: Path
+) -> None:
+    shared = polled.folder / "shared-scratch"
+    environment = {"MODELS_FOLDER": str(all_models_folder), "SCRATCH_DIR": str(shared)}
+    first = polled.start_consumer(runner, **environment)
+    uid = client.submit("sleeps", input_zip)
+    eventually(lambda: is_running(client, uid), 30)
+    first.kill()
+    client.cancel(uid)
+
+    second = polled.start_consumer(runner, **environment)
+    eventually(lambda: "leftover_removed" in second.log, 15)
+    second.stop()
+
+    assert [path for path in shared.rglob("*") if path.is_file()] == []
+    assert tag_of("sleeps")
