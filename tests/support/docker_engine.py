@@ -11,10 +11,10 @@ import shutil
 import signal
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import docker
 import pytest
@@ -70,7 +70,7 @@ def make_image(docker_engine: docker.DockerClient) -> Iterator[MakeImage]:
         repository = f"inference-server-test/tiny-{session}-{next(number)}"
         words = ", ".join('"' + word.replace('"', '\\"') + '"' for word in command)
         changes = ["ENV PATH=/bin", *([f"CMD [{words}]"] if command else []), *([f"USER {user}"] if user else [])]
-        docker_engine.api.import_image_from_data(_root_tar(extra or {}), repository, "1", changes=changes)
+        docker_engine.api.import_image_from_data(root_tar(extra or {}), repository, "1", changes=changes)
         made.append(f"{repository}:1")
         return made[-1]
 
@@ -148,41 +148,62 @@ def _running_engine() -> docker.DockerClient | None:
 
 def _own_engine(folder: Path, started: ExitStack) -> docker.DockerClient:
     """Start an engine that lives as long as ``started``; the environment's DOCKER_HOST points to it meanwhile."""
-    if os.geteuid() != 0 or shutil.which("dockerd") is None:
-        missing("no Docker engine answers, and starting one takes root and the Debian package docker.io")
-    log = started.enter_context((folder / "dockerd.log").open("wb"))
-    socket = f"unix://{folder}/docker.sock"
-    options = ["--data-root", folder / "data", "--exec-root", folder / "exec", "--pidfile", folder / "pid"]
-    daemon = subprocess.Popen(["dockerd", *map(str, options), "-H", socket], stdout=log, stderr=log, start_new_session=True)
-    started.callback(_stop, daemon)
+    own = started.enter_context(OwnEngine(folder))
     patch = started.enter_context(pytest.MonkeyPatch.context())
-    patch.setenv("DOCKER_HOST", socket)
-    engine = eventually(_alive(daemon, _running_engine, folder / "dockerd.log"), within=60, every=0.2)
-    assert engine is not None
-    return engine
+    patch.setenv("DOCKER_HOST", own.address)
+    return docker.from_env()
 
 
-def _alive(
-    daemon: "subprocess.Popen[bytes]", look: Callable[[], docker.DockerClient | None], log: Path
-) -> Callable[[], docker.DockerClient | None]:
-    def looked() -> docker.DockerClient | None:
-        if daemon.poll() is not None:
-            missing(f"dockerd ended at once: {log.read_text()[-500:]}")
-        return look()
+class OwnEngine:
+    """An engine of the test's own, beside any other of the machine; it ends with the context, or by :meth:`stop`."""
 
-    return looked
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.address = f"unix://{folder}/docker.sock"
+        self._folder = folder
+        self._options = options
+        self._log = folder / "dockerd.log"
+
+    def __enter__(self) -> Self:
+        if os.geteuid() != 0 or shutil.which("dockerd") is None:
+            missing("starting a Docker engine takes root and the Debian package docker.io")
+        places = {"--data-root": "data", "--exec-root": "exec", "--pidfile": "pid"}
+        options = [word for option, name in places.items() for word in (option, f"{self._folder}/{name}")]
+        with self._log.open("wb") as log:
+            self._daemon = subprocess.Popen(
+                ["dockerd", *options, "-H", self.address, *self._options], stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            eventually(self._answers, within=60, every=0.1)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop it as a service manager does; it ends its containers itself."""
+        self._daemon.send_signal(signal.SIGTERM)
+        try:
+            self._daemon.wait(30)
+        except subprocess.TimeoutExpired:
+            self._daemon.kill()
+            self._daemon.wait(10)
+
+    def _answers(self) -> bool:
+        if self._daemon.poll() is not None:
+            missing(f"dockerd ended at once: {self._log.read_text()[-500:]}")
+        if not Path(self.address.removeprefix("unix://")).exists():
+            return False
+        try:
+            with closing(docker.DockerClient(base_url=self.address)) as client:
+                return bool(client.ping())
+        except DockerException:
+            return False
 
 
-def _stop(daemon: "subprocess.Popen[bytes]") -> None:
-    daemon.send_signal(signal.SIGTERM)
-    try:
-        daemon.wait(30)
-    except subprocess.TimeoutExpired:
-        daemon.kill()
-        daemon.wait(10)
-
-
-def _root_tar(extra: dict[str, bytes]) -> bytes:
+def root_tar(extra: dict[str, bytes]) -> bytes:
     """A root file system: busybox, its applets, two users, and the given files."""
     files = {
         "bin/busybox": _BUSYBOX.read_bytes(),

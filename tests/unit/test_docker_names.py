@@ -81,7 +81,7 @@ def test_a_folder_nested_deeper_than_python_recurses_is_removed(tmp_path: Path) 
     deep.mkdir()
     innermost = os.open(deep, os.O_RDONLY)
     for _ in range(1200):
-        os.mkdir("folder", dir_fd=innermost)  # noqa: PTH102 - a path this long has no name
+        os.mkdir("folder", dir_fd=innermost)
         outer, innermost = innermost, os.open("folder", os.O_RDONLY, dir_fd=innermost)
         os.close(outer)
     os.close(innermost)

@@ -1,11 +1,13 @@
 """How runs end, and what is told of it."""
 
+import gc
 import io
 import os
 import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 
@@ -16,7 +18,7 @@ from contracts.tasks import LOG_TAIL_BYTES
 from job_consumer.runner.base import ModelRefused, RunnerError, RunResult
 from job_consumer.runner.docker import DockerRunner
 from job_consumer.runner.docker.run import DockerRun
-from tests.support.docker_engine import MakeDockerRunner, MakeImage
+from tests.support.docker_engine import MakeDockerRunner, MakeImage, OwnEngine, root_tar
 from tests.support.engine_proxy import EngineProxy
 from tests.support.model_runs import an_assignment, limits, run_to_the_end, write_zip
 from tests.support.waiting import eventually
@@ -246,3 +248,25 @@ def test_a_failure_while_the_engine_was_away_is_not_held_against_the_model(
 
     assert isinstance(results[0], RunnerError)
     assert "while the Docker engine was away" in str(results[0])
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # the SDK forgets sockets that it could not connect
+def test_a_model_that_the_engine_ends_at_its_own_shutdown_is_not_blamed(
+    make_docker_runner: MakeDockerRunner, scratch: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with OwnEngine(tmp_path_factory.mktemp("engine"), "--bridge=none", "--iptables=false") as engine:
+        with closing(docker.DockerClient(base_url=engine.address)) as client:
+            client.api.import_image_from_data(root_tar({}), "sleeper", "1", changes=['CMD ["/bin/sleep", "60"]'])
+            runner = make_docker_runner(scratch, docker_host=engine.address)
+            run = runner.prepare(an_assignment("sleeper:1"), write_zip(tmp_path / "z", {}), None)
+            thread, results = begin(run, Event())
+            eventually(lambda: is_running(client, run))
+
+        engine.stop()
+        thread.join(90)
+
+    assert isinstance(results[0], RunnerError)
+    runner.close()
+    run.discard()
+    results.clear()
+    gc.collect()
