@@ -74,7 +74,7 @@ def pending_ahead(tx: Transaction, task: TaskRecord) -> int:
 
 def running_owners(tx: Transaction) -> set[str]:
     """The consumers that hold a lease."""
-    # The second condition is always true: it leads SQLite to the index of leases, not to one that holds pending tasks too.
+    # The second condition is always true: it leads SQLite to the index of leases, not to one with pending tasks too.
     query = select(tasks.c.lease_owner).where(is_running, tasks.c.lease_until > 0)
     return {owner for owner in tx.execute(query).scalars() if owner}
 

@@ -20,12 +20,12 @@ from private_api.main import build_app
 from private_api.wiring import Wiring
 from tests.support.http_server import serving
 
-TOKEN = "a-token-for-tests"  # noqa: S105
+TOKEN = "a-token-for-tests"
 
 MakeApi = Callable[..., "Api"]
 
 
-def make_zip(files: Mapping[str, bytes] = {"a/b.txt": b"hello"}) -> bytes:  # noqa: B006 - a Mapping is not changed
+def make_zip(files: Mapping[str, bytes] = {"a/b.txt": b"hello"}) -> bytes:
     """A zip of these names and bytes."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
