@@ -3,12 +3,14 @@
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 from fastapi import FastAPI
 
 from public_api.config import PublicApiSettings
-from public_api.relay import Relay
+from public_api.polls import Polls
+from public_api.relay import Deadlines, Relay
 from public_api.routes import WELCOME, door
 from service_kit import lifecycle, logging
 from service_kit.health import health_router
@@ -16,13 +18,13 @@ from service_kit.http_app import create_app as create_http_app
 from service_kit.settings import load
 
 
-def create_app(settings: PublicApiSettings) -> FastAPI:
-    """The application; a factory, so that tests choose the settings before it is built."""
+def create_app(settings: PublicApiSettings, deadlines: Deadlines = Deadlines()) -> FastAPI:  # noqa: B008 - frozen
+    """The application; a factory, so that tests choose settings and deadlines before it is built."""
     relay = Relay(
         settings.private_api_url,
         settings.internal_token.get_secret_value(),
         settings.max_upload_bytes,
-        timedelta(seconds=settings.upload_idle_seconds),
+        replace(deadlines, upload_idle=timedelta(seconds=settings.upload_idle_seconds)),
     )
 
     @asynccontextmanager
@@ -36,6 +38,7 @@ def create_app(settings: PublicApiSettings) -> FastAPI:
 
     app = create_http_app("InferenceServer", WELCOME, lifespan)
     app.include_router(health_router({"private_api": relay.check}))
+    app.add_middleware(Polls, relay=relay)
     app.include_router(door(model_posts=settings.allow_public_post_model))
     return app
 

@@ -5,26 +5,20 @@ It goes through aiohttp: for a call this small httpx costs ten times as much as 
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 
 import aiohttp
-from fastapi import Request
-from fastapi.responses import StreamingResponse
-from starlette.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 from yarl import URL
 
 from contracts.errors import Unavailable, UploadTooLarge
 from service_kit.logging import get_logger
 
 log = get_logger(__name__)
-
-CONNECT = timedelta(seconds=3)
-ANSWER = timedelta(seconds=15)
-"""How long private_api may take to answer a request without a body, beyond the wait that the client asked for."""
-STORE = timedelta(minutes=10)
-"""How long it may take after the last byte of an upload: sync to disk and check of the archive grow with the size."""
-READ_IDLE = timedelta(seconds=60)
-"""The longest silence in the middle of an answer."""
 
 _SMALL_BODY_BYTES = 64 * 1024
 _STREAM_BUFFER_BYTES = 512 * 1024
@@ -38,26 +32,45 @@ _PASSED_BACK = (
     "last-modified",
     "retry-after",
 )
-_PASSED_ON = ("content-type", "range", "if-range", "if-none-match", "if-match", "if-modified-since")
+_PASSED_ON = frozenset({b"content-type", b"range", b"if-range", b"if-none-match", b"if-match", b"if-modified-since"})
 _AWAY = "The platform's storage service does not answer now; nothing was lost, try again in a moment."
+_BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """How long each wait of the relay may take."""
+
+    connect: timedelta = timedelta(seconds=3)
+    """Until private_api accepts a connection."""
+    answer: timedelta = timedelta(seconds=15)
+    """Until it answers a request without a body, beyond the wait that the client asked for."""
+    upload_idle: timedelta = timedelta(seconds=120)
+    """The longest silence of the client, or refusal to take more by private_api, in mid-upload."""
+    store: timedelta = timedelta(minutes=10)
+    """After the last byte of an upload: sync to disk and check of the archive grow with the size."""
+    download_idle: timedelta = timedelta(seconds=60)
+    """The longest silence of private_api, or refusal to take more by the client, in mid-download."""
 
 
 class Relay:
     """A pooled connection to private_api. Open it inside the running event loop, close it at the end."""
 
-    def __init__(self, private_api_url: str, token: str, max_upload_bytes: int, upload_idle: timedelta) -> None:
+    def __init__(self, private_api_url: str, token: str, max_upload_bytes: int, deadlines: Deadlines) -> None:
         self._base = private_api_url.rstrip("/")
         self._token = token
         self._max_upload_bytes = max_upload_bytes
-        self._upload_idle = upload_idle.total_seconds()
+        self._deadlines = deadlines
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         """Make the pool; connects lazily, so private_api may come later."""
         self._session = aiohttp.ClientSession(
-            headers={"Authorization": f"Bearer {self._token}"},
+            headers={"Authorization": f"Bearer {self._token}", "Accept-Encoding": "identity"},
             connector=aiohttp.TCPConnector(limit=1024, keepalive_timeout=30),
-            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT.total_seconds()),
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._deadlines.connect.total_seconds()),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("Content-Type", "User-Agent"),  # a request without a body has no type either
             auto_decompress=False,
             read_bufsize=_STREAM_BUFFER_BYTES,
         )
@@ -75,16 +88,23 @@ class Relay:
         Unavailable
             It does not answer, or names a dependency of its own that is away.
         """
-        answer = await self._send("GET", URL(self._base + "/health/ready"), {}, ANSWER)
-        async with answer:
-            if answer.status != 200:
-                raise Unavailable(f"private_api is not ready: {(await answer.text())[:500]}")
+        answer = await self._send("GET", URL(self._base + "/health/ready"), {}, self._answer_within())
+        status, body = answer.status, await self._read(answer)
+        if status != 200:
+            raise Unavailable(f"private_api is not ready: {body[:500].decode(errors='replace')}")
 
     async def forward(self, request: Request, path: str, wait: timedelta = timedelta(0)) -> Response:
-        """Relay a request without a body; ``path`` is already percent-encoded, ``wait`` is what its answer may take."""
-        headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
-        answer = await self._send(request.method, self._url(path, request), headers, ANSWER + wait)
-        return await _back(answer)
+        """Relay a request without a body; ``path`` is already percent-encoded, ``wait`` is what its answer may take.
+
+        Raises
+        ------
+        Unavailable
+            private_api is away, or does not answer in time.
+        """
+        within = self._answer_within(wait)
+        return await self._back(
+            await self._send(request.method, self._url(path, request), _headers_on(request), within)
+        )
 
     async def forward_upload(self, request: Request, path: str) -> Response:
         """Relay a request with a body of any size.
@@ -95,28 +115,22 @@ class Relay:
             The declared or the real size exceeds the limit.
         Unavailable
             private_api is away, now or in mid-upload.
+        HTTPException
+            408: the client sent nothing for too long.
         """
-        headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
+        headers = _headers_on(request)
         declared = request.headers.get("content-length")
         if declared is not None:
             if int(declared) > self._max_upload_bytes:
-                raise self._too_large()
+                raise _too_large(self._max_upload_bytes)
             headers["Content-Length"] = declared
-        upload = _Upload(request, self._max_upload_bytes, self._upload_idle)
-        try:
-            async with asyncio.timeout(None) as scope:
-                upload.scope = scope
-                answer = await self._send(request.method, self._url(path, request), headers, None, upload.chunks())
-        except TimeoutError as error:
-            raise Unavailable(_AWAY) from error
-        except Unavailable:
-            if upload.too_large:
-                raise self._too_large() from None
-            raise
-        return await _back(answer)
+        upload = _Upload(request, self._max_upload_bytes, self._deadlines)
+        return await self._back(
+            await self._send(request.method, self._url(path, request), headers, upload.deadline, upload)
+        )
 
-    def _too_large(self) -> UploadTooLarge:
-        return UploadTooLarge(f"The upload exceeds the limit of {self._max_upload_bytes} bytes (MAX_UPLOAD_BYTES).")
+    def _answer_within(self, wait: timedelta = timedelta(0)) -> asyncio.Timeout:
+        return asyncio.timeout((self._deadlines.answer + wait).total_seconds())
 
     def _url(self, path: str, request: Request) -> URL:
         query = request.scope["query_string"].decode("latin-1")
@@ -127,72 +141,122 @@ class Relay:
         method: str,
         url: URL,
         headers: Mapping[str, str],
-        answer_within: timedelta | None,
-        data: AsyncIterator[bytes] | None = None,
+        deadline: asyncio.Timeout,
+        upload: "_Upload | None" = None,
     ) -> aiohttp.ClientResponse:
         assert self._session is not None, "open() comes first"  # noqa: S101
+        data = upload.chunks() if upload is not None else None
         try:
-            async with asyncio.timeout(answer_within.total_seconds() if answer_within else None):
+            async with deadline:
                 answer = await self._session.request(method, url, headers=headers, data=data, allow_redirects=False)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            if data is not None and isinstance(error, TimeoutError) and answer_within is None:
-                raise  # the upload's own deadline, told by its scope
-            log.warning("private_api_away", error=type(error).__name__)
-            raise Unavailable(_AWAY) from error
+        except _BROKEN as error:
+            if upload is not None:
+                upload.raise_what_the_client_did()
+            raise _away(error) from error
         if answer.status == 401:
             answer.close()
             log.error("internal_token_refused")
             raise Unavailable("The platform is misconfigured: its services do not share one INTERNAL_TOKEN.")
         return answer
 
+    async def _back(self, answer: aiohttp.ClientResponse) -> Response:
+        """The answer for the client: small ones whole, large ones as they come."""
+        headers = {name: answer.headers[name] for name in _PASSED_BACK if name in answer.headers}
+        length = answer.content_length
+        if answer.method == "HEAD" or (length is not None and length <= _SMALL_BODY_BYTES):
+            return Response(await self._read(answer), answer.status, headers)
+        return _Download(answer, headers, self._deadlines.download_idle)
+
+    async def _read(self, answer: aiohttp.ClientResponse) -> bytes:
+        """The whole body of a small answer; the connection goes back to the pool."""
+        try:
+            async with asyncio.timeout(self._deadlines.download_idle.total_seconds()), answer:
+                return await answer.read()
+        except _BROKEN as error:
+            raise _away(error) from error
+
+
+def _headers_on(request: Request) -> dict[str, str]:
+    raw: list[tuple[bytes, bytes]] = request.scope["headers"]
+    return {name.decode(): value.decode("latin-1") for name, value in raw if name in _PASSED_ON}
+
+
+def _away(error: Exception) -> Unavailable:
+    log.warning("private_api_away", error=type(error).__name__)
+    return Unavailable(_AWAY)
+
+
+def _too_large(limit: int) -> UploadTooLarge:
+    return UploadTooLarge(f"The upload exceeds the limit of {limit} bytes (MAX_UPLOAD_BYTES).")
+
 
 class _Upload:
-    """The client's body on its way: counts it, and gives each wait a deadline."""
+    """The client's body on its way: counts it, gives each wait a deadline, and knows whose fault an end was."""
 
-    def __init__(self, request: Request, max_bytes: int, idle_seconds: float) -> None:
+    def __init__(self, request: Request, max_bytes: int, deadlines: Deadlines) -> None:
+        self.deadline = asyncio.timeout(None)
         self._request = request
         self._max_bytes = max_bytes
-        self._idle_seconds = idle_seconds
-        self.scope: asyncio.Timeout | None = None
-        self.too_large = False
+        self._deadlines = deadlines
+        self._waits_for_client = False
+        self._fault: UploadTooLarge | ClientDisconnect | None = None
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body; ends the relayed request with an error when it grows too large or stalls."""
+        """The body; ends the relayed request with an error when it grows too large or its client goes away."""
         seen = 0
-        self._allow(self._idle_seconds)
-        async for chunk in self._request.stream():
-            seen += len(chunk)
-            if seen > self._max_bytes:
-                self.too_large = True
-                raise aiohttp.ClientPayloadError("larger than the limit")
-            if chunk:
-                yield chunk
-            self._allow(self._idle_seconds)
-        self._allow(STORE.total_seconds())
+        self._allow(self._deadlines.upload_idle, waits_for_client=True)
+        try:
+            async for chunk in self._request.stream():
+                seen += len(chunk)
+                if seen > self._max_bytes:
+                    raise _too_large(self._max_bytes)
+                if chunk:
+                    self._allow(self._deadlines.upload_idle, waits_for_client=False)
+                    yield chunk
+                self._allow(self._deadlines.upload_idle, waits_for_client=True)
+        except (UploadTooLarge, ClientDisconnect) as error:
+            self._fault = error
+            raise
+        self._allow(self._deadlines.store, waits_for_client=False)
 
-    def _allow(self, seconds: float) -> None:
-        if self.scope is not None and not self.scope.expired():
-            self.scope.reschedule(asyncio.get_running_loop().time() + seconds)
+    def raise_what_the_client_did(self) -> None:
+        """Raise the error that the client caused, if it was the client."""
+        if self._fault is not None:
+            raise self._fault
+        if self.deadline.expired() and self._waits_for_client:
+            seconds = self._deadlines.upload_idle.total_seconds()
+            raise HTTPException(408, f"Nothing of the upload came for {seconds:g} s.", {"Connection": "close"})
+
+    def _allow(self, time: timedelta, *, waits_for_client: bool) -> None:
+        self._waits_for_client = waits_for_client
+        if not self.deadline.expired():
+            self.deadline.reschedule(asyncio.get_running_loop().time() + time.total_seconds())
 
 
-async def _back(answer: aiohttp.ClientResponse) -> Response:
-    """The answer for the client: small ones whole, large ones as they come."""
-    headers = {name: answer.headers[name] for name in _PASSED_BACK if name in answer.headers}
-    length = answer.content_length
-    if (length is not None and length <= _SMALL_BODY_BYTES) or answer.method == "HEAD":
-        async with answer:
-            body = await answer.read()
-        if answer.method != "HEAD":
-            headers.pop("content-length", None)
-        return Response(body, answer.status, headers)
-    return StreamingResponse(_stream(answer), answer.status, headers)
+class _Download(StreamingResponse):
+    """A large answer on its way; broken off on one side, it breaks off on the other, and never ends well."""
 
+    def __init__(self, answer: aiohttp.ClientResponse, headers: Mapping[str, str], idle: timedelta) -> None:
+        super().__init__(self._chunks(), answer.status, headers)
+        self._answer = answer
+        self._idle = idle.total_seconds()
 
-async def _stream(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    async with answer:
-        chunks = answer.content.iter_any()
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream; lets go of private_api's connection even when the client left before the first byte."""
+
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(self._idle):
+                await send(message)
+
+        try:
+            await super().__call__(scope, receive, send_in_time)
+        finally:
+            self._answer.close()
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        chunks = self._answer.content.iter_any()
         while True:
-            async with asyncio.timeout(READ_IDLE.total_seconds()):
+            async with asyncio.timeout(self._idle):
                 chunk = await anext(chunks, b"")
             if not chunk:
                 return

@@ -222,8 +222,13 @@ def _model_changes() -> APIRouter:
 
 
 def _task_path(template: str, uid: str) -> str:
-    return template.format(uid=quote(uid, safe=""))
+    return template.format(uid=_quoted(uid))
 
 
 def _model_path(human_readable_id: str) -> str:
-    return routes.MODEL.format(human_readable_id=quote(human_readable_id, safe=""))
+    return routes.MODEL.format(human_readable_id=_quoted(human_readable_id))
+
+
+def _quoted(part: str) -> str:
+    """One part of a path, encoded so that it stays one: the dots too, for ``..`` must not climb."""
+    return quote(part, safe="").replace(".", "%2E")
