@@ -9,7 +9,8 @@ DEFAULT_INPUT_MOUNTPOINT = "/input"
 DEFAULT_OUTPUT_MOUNTPOINT = "/output"
 DEFAULT_MODEL_MOUNTPOINT = "/model"
 
-MOUNTPOINT_PATTERN = r"^/[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
+MOUNTPOINT_PATTERN = r"^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$"
+"""An absolute path; no part begins with a dot, so none of them is ``..``."""
 HUMAN_READABLE_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 Network = Literal["none", "bridge"]

@@ -25,7 +25,7 @@ from job_consumer.transfers import Transfers
 from service_kit import logging
 from service_kit.backoff import Backoff
 from service_kit.lifecycle import stop_on_signals
-from service_kit.settings import load
+from service_kit.settings import WRONG_CONFIGURATION, load
 
 log = logging.get_logger(__name__)
 
@@ -120,7 +120,7 @@ def build_runner(
         )
     if settings.models_folder is None:
         sys.stderr.write("configuration: MODELS_FOLDER: the process runner needs the folder of its models\n")
-        raise SystemExit(2)
+        raise SystemExit(WRONG_CONFIGURATION)
     from job_consumer.runner.process import ProcessRunner
 
     return ProcessRunner(

@@ -5,11 +5,12 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from contracts.errors import PlatformError
+from contracts.errors import PlatformError, Unavailable
 from private_api.config import PrivateApiSettings
 from private_api.handlers import internal, public_models, public_tasks
 from private_api.handlers.authentication import RequireToken
@@ -18,7 +19,7 @@ from service_kit.health import health_router
 from service_kit.http_app import create_app as create_http_app
 from service_kit.lifecycle import bind, serve
 from service_kit.logging import configure, get_logger
-from service_kit.settings import load
+from service_kit.settings import WRONG_CONFIGURATION, load
 
 log = get_logger(__name__)
 
@@ -35,12 +36,17 @@ def run(settings: PrivateApiSettings, listener: socket.socket | None = None) -> 
         bound = listener or bind(settings.host, settings.port)
         wiring = Wiring(settings)
     except OSError as error:
-        sys.exit(f"private_api: cannot listen on {settings.host}:{settings.port}: {error.strerror}")
+        _end(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}", WRONG_CONFIGURATION)
     except PlatformError as error:
-        sys.exit(f"private_api: {error.message}")
+        _end(error.message, 1 if isinstance(error, Unavailable) else WRONG_CONFIGURATION)
     app = build_app(settings.internal_token, lambda: wiring)
     log.info("private_api_starts", address=bound.getsockname())
     serve(app, bound, on_stop=lambda: app.state.loop.call_soon_threadsafe(wiring.wakeups.close))
+
+
+def _end(sentence: str, status: int) -> NoReturn:
+    sys.stderr.write(f"private_api: {sentence}\n")
+    raise SystemExit(status)
 
 
 def main() -> None:

@@ -13,6 +13,9 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+WRONG_CONFIGURATION = 2
+"""The exit status that tells a supervisor that a restart would change nothing."""
+
 S = TypeVar("S", bound="Settings")
 
 
@@ -66,4 +69,4 @@ def load(settings: type[S], **given: Any) -> S:
         for mistake in error.errors(include_input=False, include_url=False):
             name = "_".join(str(part) for part in mistake["loc"]).upper()
             sys.stderr.write(f"configuration: {name}: {mistake['msg']}\n")
-        raise SystemExit(2) from None
+        raise SystemExit(WRONG_CONFIGURATION) from None

@@ -63,16 +63,16 @@ def run(options: Options) -> int:
     Raises
     ------
     OSError
-        The port is taken, the address is not ours, or the data folder cannot be made.
+        The data folder cannot be made.
     PlatformError
-        What was asked for is not to be had here; the message says why.
+        The port is taken, or what was asked for is not to be had here; the message says why.
     """
     logging.configure("infer-up", options.log_level)
     folders = model_folders(options.models) if options.models else []
     choice = choose_runner(options.runner, folders if options.examples else [])
     cards = gpu_uuids()
     options.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with bind(options.host, options.port) as public, bind(_LOOPBACK, 0) as private:
+    with _listener(options) as public, bind(_LOOPBACK, 0) as private:
         url = _url(public)
         supervisor = Supervisor(_children(options, choice, cards, public, private))
         stop, at_once = threading.Event(), threading.Event()
@@ -91,6 +91,15 @@ def run(options: Options) -> int:
             finally:
                 supervisor.stop(at_once)
     return 0
+
+
+def _listener(options: Options) -> socket.socket:
+    try:
+        return bind(options.host, options.port)
+    except OSError as error:
+        raise Unavailable(
+            f"Cannot listen on {options.host}:{options.port}: {error.strerror}; choose another --host or --port."
+        ) from error
 
 
 def _workers(options: Options, cards: list[str]) -> int:

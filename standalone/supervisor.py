@@ -19,10 +19,10 @@ from threading import Event
 from service_kit.backoff import Backoff
 from service_kit.deadline import Deadline
 from service_kit.logging import get_logger
+from service_kit.settings import WRONG_CONFIGURATION
 
 log = get_logger(__name__)
 
-CONFIGURATION_ERROR = 2
 _STEADY = timedelta(seconds=30)
 """A child that lived so long may die again without counting its earlier deaths."""
 _DEATHS_IN_A_ROW = 6
@@ -103,7 +103,7 @@ class Supervisor:
     def _revive(self, child: Child) -> None:
         if child.restart_at is None:
             exit_code = child.process.exitcode if child.process is not None else None
-            if exit_code == CONFIGURATION_ERROR:
+            if exit_code == WRONG_CONFIGURATION:
                 raise GaveUp(f"{child.name} cannot start as configured; its line above says why.")
             if time.monotonic() - child.started > _STEADY.total_seconds():
                 child.deaths = 0

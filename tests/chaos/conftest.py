@@ -22,7 +22,8 @@ class Engine:
 
     def containers(self) -> list[str]:
         """Names of its containers, running or not."""
-        return [found.name for found in self._client.containers.list(all=True, filters=self._filters)]
+        found = self._client.containers.list(all=True, sparse=True, filters=self._filters)
+        return [container.attrs["Names"][0] for container in found]
 
     def volumes(self) -> list[str]:
         """Names of its volumes."""

@@ -34,7 +34,7 @@ def test_a_task_posted_while_the_broker_is_stopped_runs_once_it_is_back(
         rabbit_node.stop()
         uids = [client.submit("echo_tree", input_zip) for _ in range(5)]
         assert {client.state(uid) for uid in uids} == {TaskState.PENDING}
-        eventually(lambda: "RabbitMQ" in (client.status(uids[0]).waiting_for or ""), 20)
+        eventually(lambda: "broker is away" in (client.status(uids[0]).waiting_for or ""), 20)
         rabbit_node.start()
 
         for uid in uids:

@@ -130,7 +130,7 @@ def test_a_model_that_writes_nothing_is_200_with_an_empty_zip(up: InferUp, tmp_p
 def test_models_may_be_posted_on_loopback_with_a_zip(up: InferUp, tmp_path: Path) -> None:
     weights = zip_of(tmp_path / "weights.zip", {"weights.txt": "the weights"})
     query = (
-        "container_tag=inference-server-test/reads-model:1&human_readable_id=posted&model_available=True&use_gpu=False"
+        "container_tag=inference-server-test/reads_model:1&human_readable_id=posted&model_available=True&use_gpu=False"
     )
 
     posted = curl("-F", f"zip_file=@{weights}", f"{up.url}/api/models/?{query}", folder=tmp_path)

@@ -37,6 +37,7 @@ class InferUp:
             ready = eventually(self._ready_line, 60)
         except AssertionError:
             self.process.kill()
+            self._close()
             raise AssertionError("infer up did not get ready:\n" + "".join(self.lines)) from None
         self.ready_after = time.monotonic() - began
         self.url = ready.removeprefix(READY).split()[0]
@@ -48,6 +49,12 @@ class InferUp:
     def _ready_line(self) -> str | None:
         assert self.process.poll() is None, "".join(self.lines)
         return next((line for line in list(self.lines) if line.startswith(READY)), None)
+
+    def _close(self) -> None:
+        self.process.wait(30)
+        self._reader.join(5)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
     def interrupt(self, within: float = 30) -> int:
         """What Ctrl-C does; the exit status."""
@@ -62,8 +69,6 @@ class InferUp:
     ) -> None:
         if self.process.poll() is None:
             self.interrupt()
-        self._reader.join(5)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        self._close()
         if error is not None:
             sys.stderr.write("".join(self.lines))
