@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 
@@ -74,7 +75,7 @@ class Upstream:
             with suppress(ClientDisconnect):
                 await self._take_body(request, seen)
             self.ended_uploads += 1
-        await self._answer(script, send)
+        await self._answer(script, scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -92,7 +93,7 @@ class Upstream:
                 seen.body += chunk
         seen.body_sha256, seen.is_whole = digest.hexdigest(), True
 
-    async def _answer(self, script: Script, send: Send) -> None:
+    async def _answer(self, script: Script, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(name.lower().encode(), value.encode()) for name, value in script.headers.items()]
         if script.stream is None:
             if not any(name == b"content-length" for name, _ in headers):
@@ -100,10 +101,7 @@ class Upstream:
             await send({"type": "http.response.start", "status": script.status, "headers": headers})
             await send({"type": "http.response.body", "body": script.body})
             return
-        await send({"type": "http.response.start", "status": script.status, "headers": headers})
-        async for chunk in script.stream():
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        await StreamingResponse(script.stream(), script.status, script.headers)(scope, receive, send)
 
 
 @contextmanager
