@@ -19,7 +19,9 @@ class Attempt:
         self.step = Step.STAGE
         self.step_seconds: dict[Step, float] = {}
         self.stopped = threading.Event()
-        """Set as soon as there is a stop reason; runners watch it."""
+        """Set as soon as there is a stop reason; whatever the attempt is doing watches it."""
+        self.drained = threading.Event()
+        """Set when this consumer's own time is up: not even a report may take long any more."""
         self.over = threading.Event()
         """Set when it was reported, or dropped."""
         self.stop_reason: StopReason | None = None
@@ -31,6 +33,8 @@ class Attempt:
         with self._lock:
             if self.stop_reason is None or reason is StopReason.LOST:
                 self.stop_reason = reason
+        if reason is StopReason.DRAINED:
+            self.drained.set()
         self.stopped.set()
 
     @contextmanager

@@ -56,7 +56,7 @@ class Consumer:
         self._grace = grace
         self._completing = threading.BoundedSemaphore(_COMPLETING_AT_ONCE)
         self._backoff = Backoff(first=timedelta(seconds=1), most=timedelta(seconds=60))
-        self._platform_failures = False
+        self._setback = threading.Event()
         self._hurry = hurry
 
     def run(self, stop: threading.Event) -> None:
@@ -64,40 +64,43 @@ class Consumer:
         threading.Thread(target=self._close_inbox_on, args=(stop,), daemon=True).start()
         ahead: StagedAhead | None = None
         with ThreadPoolExecutor(_COMPLETING_AT_ONCE, thread_name_prefix="complete") as completing:
-            while not stop.is_set():
-                claim, staged = self._next_claim(ahead, stop)
-                ahead = None
-                if claim is None:
-                    continue
-                attempt = self._begin(claim, stop)
-                ahead = StagedAhead(self._private_api, self._executor)
-                ended = self._executor.run(attempt, staged)
-                self._completing.acquire()
-                completing.submit(self._complete, ended)
-            if ahead is not None:
-                ahead.throw_away()
+            try:
+                while not stop.is_set():
+                    claim, staged = self._next_claim(ahead, stop)
+                    ahead = None
+                    if claim is not None:
+                        attempt = self._begin(claim, stop)
+                        ahead = StagedAhead(self._private_api, self._executor)
+                        self._hand_over(self._executor.run(attempt, staged), completing)
+            finally:
+                if ahead is not None:
+                    ahead.throw_away()
 
     def _next_claim(
         self, ahead: StagedAhead | None, stop: threading.Event
-    ) -> tuple[Claim | None, Callable[[], Run | None]]:
+    ) -> tuple[Claim | None, Callable[[Attempt], Run | None]]:
         """The next task of this consumer, and the way to what was staged of it."""
-        if ahead is not None:
-            claim = ahead.claim()
-            if claim is not None:
-                return claim, lambda: ahead.take(claim)
-        return (self._claim_offered(stop) if self._fit_for_work(stop) else None), lambda: None
+        if not self._fit_for_work():
+            if ahead is not None:
+                ahead.throw_away()
+            stop.wait(self._backoff.pause().total_seconds())
+            return None, _nothing_staged
+        claim = ahead.claim() if ahead is not None else None
+        if ahead is not None and claim is not None:
+            return claim, ahead.take
+        return self._claim_offered(stop), _nothing_staged
 
-    def _fit_for_work(self, stop: threading.Event) -> bool:
-        """Whether a task could run here now; else waits a little, so that a sick host does not burn every task."""
+    def _fit_for_work(self) -> bool:
+        """Whether a task could run here now; not right after a failure of ours, so that a sick host burns few tasks."""
         try:
             self._runner.check()
-            if self._platform_failures:
-                stop.wait(self._backoff.pause().total_seconds())
         except RunnerError as error:
             log.warning("not_fit_for_work", error=str(error))
-            stop.wait(self._backoff.pause().total_seconds())
             return False
-        return not stop.is_set()
+        if self._setback.is_set():
+            self._setback.clear()
+            return False
+        return True
 
     def _close_inbox_on(self, stop: threading.Event) -> None:
         stop.wait()
@@ -144,13 +147,26 @@ class Consumer:
                 attempt.stop(StopReason.DRAINED)
                 return
 
+    def _hand_over(self, ended: Ended, completing: ThreadPoolExecutor) -> None:
+        """Complete the attempt in the background."""
+        if ended.is_platform_failure:
+            self._setback.set()
+        self._completing.acquire()
+        completing.submit(self._complete, ended)
+
     def _complete(self, ended: Ended) -> None:
+        failed_before = ended.is_platform_failure
         try:
             self._executor.complete(ended)
         except Exception:  # the consumer's loop must outlive any single attempt
             ended.attempt.log.exception("attempt_crashed")
         finally:
-            self._platform_failures = ended.is_platform_failure
-            if not self._platform_failures:
+            if not ended.is_platform_failure:
                 self._backoff.reset()
+            elif not failed_before:
+                self._setback.set()
             self._completing.release()
+
+
+def _nothing_staged(_: Attempt) -> Run | None:
+    return None

@@ -6,16 +6,17 @@ steps left. The consumer's loop calls ``stage`` and ``run``; ``complete`` may go
 
 from collections.abc import Callable
 from datetime import timedelta
+from threading import Event
 from typing import TypeVar
 
-from contracts.errors import PlatformError, StaleAttempt, StorageFull, Unavailable
+from contracts.errors import NotFound, PlatformError, StaleAttempt, StorageFull, Unavailable
 from contracts.models import BlobRef
-from contracts.tasks import Assignment, FinishReport, Outcome, Step
+from contracts.tasks import LOG_TAIL_BYTES, Assignment, Claim, FinishReport, Outcome, Step
 from job_consumer import outcome
 from job_consumer.attempt import Attempt
 from job_consumer.leases import LeaseKeeper
 from job_consumer.outcome import Facts, Failure, StopReason
-from job_consumer.private_api import PrivateApi
+from job_consumer.private_api import Interrupted, PrivateApi
 from job_consumer.runner.base import ModelRefused, Run, Runner, RunnerError, RunResult
 from job_consumer.transfers import Transfers
 from service_kit.backoff import Backoff
@@ -28,8 +29,6 @@ FETCH_WITHIN = timedelta(minutes=5)
 REPORT_WITHIN = timedelta(minutes=30)
 """How long it may be away while a result waits here; giving up a result wastes the whole run."""
 
-_FAILURES = (RunnerError, ModelRefused, PlatformError, OSError)
-
 
 class Executor:
     """Works on attempts; keeps nothing between them."""
@@ -40,38 +39,47 @@ class Executor:
         self._leases = leases
         self._transfers = transfers
 
-    def stage(self, assignment: Assignment) -> Run:
+    def stage(self, assignment: Assignment, stopped: Event) -> Run:
         """Bring the bytes here and prepare the run; claimed or not, nothing of the model executes yet.
 
         Raises
         ------
-        RunnerError, ModelRefused, PlatformError, OSError
-            Nothing is left behind.
+        RunnerError, ModelRefused, PlatformError, OSError, Interrupted
+            Nothing is left behind; the last one when ``stopped`` was set.
         """
         deadline = Deadline(FETCH_WITHIN)
         with self._transfers.folder() as folder:
             input_zip, model_zip = folder / "input.zip", None
-            _retrying(lambda: self._private_api.download_input(assignment, input_zip), deadline)
+            _retrying(lambda: self._private_api.download_input(assignment, input_zip, stopped), deadline, stopped)
             content = assignment.model.content
             if content is not None and not self._runner.has_model(content.sha256):
-                model_zip = folder / "model.zip"
-                _retrying(lambda: self._private_api.download_model(assignment, folder / "model.zip"), deadline)
+                model_zip = destination = folder / "model.zip"
+                _retrying(lambda: self._private_api.download_model(assignment, destination, stopped), deadline, stopped)
             return self._runner.prepare(assignment, input_zip, model_zip)
 
-    def run(self, attempt: Attempt, staged: Callable[[], Run | None]) -> "Ended":
-        """Take what was staged ahead, or stage the attempt now, and run its model to the end."""
+    def run(self, attempt: Attempt, staged: Callable[[Attempt], Run | None]) -> "Ended":
+        """Take what was staged ahead, or stage the attempt now, and run its model to the end. Never raises."""
         run: Run | None = None
         result: RunResult | None = None
         failure: Failure | None = None
         try:
             with attempt.at(Step.STAGE):
-                run = staged() or self.stage(attempt.claim)
+                run = staged(attempt) or self.stage(attempt.claim, attempt.stopped)
+                self._remove_predecessors(attempt.claim)
             if not attempt.stopped.is_set():
                 with attempt.at(Step.RUN):
                     result = run.execute(attempt.stopped)
-        except _FAILURES as error:
-            failure = error
+        except Exception as error:  # noqa: BLE001 - a claimed task must be reported, whatever happens
+            failure = _failure_of(error, attempt)
         return Ended(attempt, run, result, failure)
+
+    def _remove_predecessors(self, claim: Claim) -> None:
+        """End what earlier attempts of the task still run on this host: the claim proves that they are over."""
+        if claim.attempt == 1:
+            return
+        for left in self._runner.leftovers():
+            if left.task_id == claim.task_id and left.attempt < claim.attempt:
+                self._runner.remove_leftover(left)
 
     def complete(self, ended: "Ended") -> None:
         """Collect and upload the output, report the outcome, and remove every trace of the attempt on this host."""
@@ -79,12 +87,13 @@ class Executor:
         try:
             report = self._report_of(ended)
             if report is not None:
-                _retrying(lambda: self._private_api.finish(attempt.claim, report), Deadline(REPORT_WITHIN))
+                deadline = Deadline(REPORT_WITHIN)
+                _retrying(lambda: self._private_api.finish(attempt.claim, report), deadline, attempt.drained)
                 attempt.log.info("attempt_ended", outcome=report.outcome, reason=report.reason, **_seconds(attempt))
             else:
                 attempt.log.warning("attempt_dropped", reason="its lease went to another attempt")
-        except StaleAttempt:
-            attempt.log.warning("attempt_refused", reason="its lease went to another attempt")
+        except (StaleAttempt, NotFound):
+            attempt.log.warning("attempt_refused", reason="its lease went to another attempt, or the task was deleted")
         except PlatformError as error:
             attempt.log.warning("report_failed", error=error.message)
         finally:
@@ -101,10 +110,10 @@ class Executor:
         if ended.succeeded:
             try:
                 output, skipped = self._deliver(ended)
-            except StaleAttempt:
+            except (StaleAttempt, NotFound):
                 attempt.stop(StopReason.LOST)
-            except _FAILURES as error:
-                ended.failure = error
+            except Exception as error:  # noqa: BLE001 - a claimed task must be reported, whatever happens
+                ended.failure = _failure_of(error, attempt)
         limits, stop = attempt.claim.model.limits, attempt.stop_reason
         verdict = outcome.decide(Facts(limits, result, ended.failure, stop, delivered=output is not None))
         if verdict is None:
@@ -114,7 +123,7 @@ class Executor:
             outcome=verdict.outcome,
             reason=verdict.reason,
             exit_code=result.exit_code if result is not None and not result.cancelled else None,
-            log_tail=_with_notice(result.log_tail if result is not None else "", skipped),
+            log_tail=_log_of(result, skipped),
             output=output,
             step_seconds=attempt.step_seconds,
         )
@@ -128,7 +137,9 @@ class Executor:
                 skipped = run.collect(output_zip)
             with attempt.at(Step.UPLOAD):
                 output = _retrying(
-                    lambda: self._private_api.upload_output(attempt.claim, output_zip), Deadline(REPORT_WITHIN)
+                    lambda: self._private_api.upload_output(attempt.claim, output_zip, attempt.stopped),
+                    Deadline(REPORT_WITHIN),
+                    attempt.stopped,
                 )
         return output, skipped
 
@@ -158,26 +169,44 @@ class Ended:
         )
 
 
-def _retrying(call: Callable[[], T], deadline: Deadline) -> T:
-    """Repeat a call while private_api is away, until the deadline; a full disk there is an answer, not an absence."""
+def _failure_of(error: Exception, attempt: Attempt) -> Failure | None:
+    """What counts as the failure: an error that nobody foresaw is ours, a transfer that was called off is none."""
+    match error:
+        case Interrupted():
+            return None
+        case RunnerError() | ModelRefused() | PlatformError() | OSError():
+            return error
+        case _:
+            attempt.log.error("attempt_crashed", exc_info=error)
+            return RunnerError(f"The consumer met an error of its own ({type(error).__name__}); its log has it.")
+
+
+def _retrying(call: Callable[[], T], deadline: Deadline, enough: Event) -> T:
+    """Repeat a call while private_api is away, until the deadline; once ``enough`` is set, there is one last try.
+
+    A full disk over there is an answer, not an absence.
+    """
     backoff = Backoff()
     while True:
+        is_last = enough.is_set()
         try:
             return call()
         except StorageFull:
             raise
         except Unavailable:
             pause = backoff.pause()
-            if deadline.remaining <= pause:
+            if is_last or deadline.remaining <= pause:
                 raise
-            deadline.pause(pause)
+            enough.wait(pause.total_seconds())
 
 
-def _with_notice(log_tail: str, skipped: list[str]) -> str:
-    if not skipped:
-        return log_tail
-    names = ", ".join(skipped[:10]) + (", …" if len(skipped) > 10 else "")
-    return f"{log_tail}\n[platform] left out of the output, being neither files nor folders: {names}\n"
+def _log_of(result: RunResult | None, skipped: list[str]) -> str:
+    """The end of the model's log, and what of its output was left out; no longer than a report may carry."""
+    log = result.log_tail if result is not None else ""
+    if skipped:
+        names = ", ".join(skipped[:10]) + (", …" if len(skipped) > 10 else "")
+        log = f"{log}\n[platform] left out of the output, being neither files nor folders: {names}\n"
+    return log.encode(errors="replace")[-LOG_TAIL_BYTES:].decode(errors="ignore")
 
 
 def _seconds(attempt: Attempt) -> dict[str, float]:

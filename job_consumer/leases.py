@@ -25,6 +25,7 @@ class LeaseKeeper:
     def __init__(self, private_api: PrivateApi, lease: timedelta) -> None:
         self._private_api = private_api
         self._every = min(lease / _BEATS_PER_LEASE, _SLOWEST_BEAT)
+        self._within = lease / 2
         self._attempts: set[Attempt] = set()
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -58,8 +59,10 @@ class LeaseKeeper:
 
     def _beat(self, attempt: Attempt) -> None:
         try:
-            answer = self._private_api.heartbeat(attempt.claim, attempt.step)
+            answer = self._private_api.heartbeat(attempt.claim, attempt.step, self._within)
         except (StaleAttempt, NotFound):
+            if attempt.over.is_set():
+                return  # it was reported while this heartbeat was on its way
             attempt.log.warning("lease_lost")
             attempt.stop(StopReason.LOST)
             self.release(attempt)
@@ -68,6 +71,6 @@ class LeaseKeeper:
         except PlatformError as error:
             attempt.log.warning("heartbeat_refused", error=error.message)
         else:
-            if answer.cancel:
+            if answer.cancel and not attempt.stopped.is_set():
                 attempt.log.info("cancel_received")
                 attempt.stop(StopReason.CANCELLED)

@@ -49,12 +49,24 @@ def decide(facts: Facts) -> Verdict | None:
         return None
     if facts.delivered:
         return Verdict(Outcome.SUCCEEDED, None)
-    if facts.stop is not None and (facts.result is None or facts.result.cancelled):
+    by_model = _of_model(facts)
+    if by_model is not None:
+        return by_model
+    if facts.stop is not None:
         return _of_stop(facts.stop)
     if facts.failure is not None:
         return of_failure(facts.failure)
-    assert facts.result is not None, "a run without failure has a result"  # noqa: S101
-    return of_result(facts.result, facts.limits)
+    return Verdict(Outcome.PLATFORM_FAILED, "The model's output did not reach the platform.")
+
+
+def _of_model(facts: Facts) -> Verdict | None:
+    """The model's own failure, where there is one; nobody's stop and no trouble of ours outweighs it."""
+    if isinstance(facts.failure, ModelRefused | UploadTooLarge):
+        return of_failure(facts.failure)
+    if facts.result is None or facts.result.cancelled:
+        return None
+    verdict = of_result(facts.result, facts.limits)
+    return verdict if verdict.outcome is Outcome.MODEL_FAILED else None
 
 
 def _of_stop(stop: StopReason) -> Verdict:
