@@ -76,7 +76,7 @@ def test_a_killed_consumers_task_goes_to_another_within_the_lease_and_five_secon
 
 
 def test_a_frozen_consumer_that_wakes_up_writes_nothing(
-    client: InferenceClient, start: Callable[[], Service], input_zip: Path
+    polled: Platform, client: InferenceClient, start: Callable[[], Service], input_zip: Path
 ) -> None:
     first = start()
     uid = client.submit("sleeps", input_zip)
@@ -87,7 +87,8 @@ def test_a_frozen_consumer_that_wakes_up_writes_nothing(
     eventually(lambda: is_running(client, uid, attempt=2), RECOVERY_SECONDS)
     first.signal(signal.SIGCONT)
 
-    eventually(lambda: "attempt_dropped" in first.log, 20)
+    eventually(lambda: client.status(uid).attempts[0].refused_writes > 0, 20)
+    eventually(lambda: not any(path.name == "file" for path in polled.folder.glob("scratch-0/**/*")), 20)
     assert client.status(uid).state is TaskState.RUNNING
     assert client.status(uid).attempt == 2
     client.cancel(uid)

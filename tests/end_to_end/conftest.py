@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from contracts.queue import ALL_QUEUES
 from inference_client import InferenceClient
 from models_examples.build import example_folders
 from tests.support.model_folders import hostile_folders
 from tests.support.platform import Platform
+from tests.support.postgres import PostgresCluster
+from tests.support.rabbitmq import RabbitNode, RabbitQueues
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,22 @@ class Shape:
 
 
 SHAPES = ("RabbitMQ, PostgreSQL, docker", "long poll, SQLite, process")
+
+
+@pytest.fixture(scope="package")
+def package_postgres_url(postgres_cluster: PostgresCluster) -> str:
+    """A database for the package's platform; it goes with the cluster."""
+    postgres_cluster.execute("CREATE DATABASE end_to_end")
+    return postgres_cluster.url("end_to_end")
+
+
+@pytest.fixture(scope="package")
+def package_rabbitmq_url(rabbit_node: RabbitNode) -> str:
+    """The session's broker, running, without any of the platform's queues."""
+    rabbit_node.start()
+    with RabbitQueues(rabbit_node.url) as queues:
+        queues.delete(*ALL_QUEUES)
+    return rabbit_node.url
 
 
 @pytest.fixture(scope="package", params=SHAPES)

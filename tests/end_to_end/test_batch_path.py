@@ -16,7 +16,7 @@ from inference_client import TaskCancelled, TaskFailed
 from models_examples.build import example_folders
 from models_examples.check import check_output
 from tests.end_to_end.conftest import Shape
-from tests.support.hostile_models import unzipped, zip_of
+from tests.support.hostile_models import tag_of, unzipped, zip_of
 from tests.support.model_folders import make_sample
 from tests.support.waiting import eventually
 
@@ -90,7 +90,7 @@ def test_a_model_that_eats_memory_is_stopped_and_said_so(shape: Shape, tmp_path:
 
 def test_a_model_that_sleeps_too_long_is_stopped_and_said_so(shape: Shape, tmp_path: Path) -> None:
     limits = RequestedLimits(timeout_seconds=2)
-    shape.client.add_model("sleeps-2s", "inference-server-test/sleeps:1", limits=limits)
+    shape.client.add_model("sleeps-2s", tag_of("sleeps"), limits=limits)
 
     status, log = failure_of(shape, "sleeps-2s", tmp_path)
 
@@ -120,12 +120,23 @@ def test_a_model_reaches_no_network(shape: Shape, tmp_path: Path) -> None:
 
 def test_a_model_cannot_write_to_its_model_folder(shape: Shape, tmp_path: Path) -> None:
     weights = zip_of(tmp_path / "weights.zip", {"weights.txt": "the weights"})
-    shape.client.add_model("writes-to-weights", "inference-server-test/writes-to-model:1", content=weights)
+    shape.client.add_model("writes-to-weights", tag_of("writes_to_model"), content=weights)
 
     run(shape, "writes-to-weights", zip_of(tmp_path / "in.zip", {"file": "content"}), tmp_path / "out.zip")
 
     report = unzipped(tmp_path / "out.zip")["report.txt"].decode()
-    assert report.split() == ["create:", "refused", "append:", "refused", "remove:", "refused", "rename:", "refused", "remount:", "refused"]
+    assert report.split() == [
+        "create:",
+        "refused",
+        "append:",
+        "refused",
+        "remove:",
+        "refused",
+        "rename:",
+        "refused",
+        "remount:",
+        "refused",
+    ]
 
 
 def test_links_in_the_output_are_left_out_and_named(shape: Shape, tmp_path: Path) -> None:
@@ -194,9 +205,9 @@ def test_waiting_answers_as_soon_as_the_task_is_over(shape: Shape, tmp_path: Pat
 
 
 def test_a_task_that_no_registered_image_can_serve_says_so(shape: Shape, tmp_path: Path) -> None:
-    shape.client.add_model("no-such-image", "inference-server-test/never-built:9")
+    shape.client.add_model("no-such-image", "127.0.0.1:9/never-built:1")
 
     status, _ = failure_of(shape, "no-such-image", tmp_path)
 
-    assert "inference-server-test/never-built:9" in (status.error or "")
+    assert "127.0.0.1:9/never-built:1" in (status.error or "")
     assert status.attempt == 1
