@@ -52,7 +52,7 @@ class MakeDockerRunner(Protocol):
 def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[docker.DockerClient]:
     """The running engine, else one of our own for this session, else the test is skipped (or fails in CI)."""
     with ExitStack() as started:
-        engine = _running_engine() or _own_engine(tmp_path_factory.mktemp("dockerd"), started)
+        engine = running_engine() or _own_engine(tmp_path_factory.mktemp("dockerd"), started)
         with closing(engine):
             yield engine
 
@@ -137,7 +137,8 @@ def _remove_all(engine: docker.DockerClient, installation: str) -> None:
         engine.api.remove_volume(volume["Name"])
 
 
-def _running_engine() -> docker.DockerClient | None:
+def running_engine() -> docker.DockerClient | None:
+    """The engine of the environment, if one answers."""
     try:
         engine = docker.from_env()
         engine.ping()

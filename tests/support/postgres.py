@@ -32,9 +32,10 @@ def _binaries() -> Path:
 
 
 class PostgresCluster:
-    """One server that tests may stop and start again."""
+    """One server that tests may stop and start again; ``options`` are settings of its own, over those of all tests."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **options: str) -> None:
+        self._options = {**_OPTIONS, **options}
         self._binaries = _binaries()
         self._folder = folder
         self._user = _SYSTEM_USER if os.geteuid() == 0 else None  # the server refuses to run as root
@@ -59,7 +60,7 @@ class PostgresCluster:
         )
 
     def start(self) -> None:
-        options = {**_OPTIONS, "port": str(self.port), "unix_socket_directories": str(self._folder)}
+        options = {**self._options, "port": str(self.port), "unix_socket_directories": str(self._folder)}
         as_text = " ".join(f"-c {name}={value}" for name, value in options.items())
         data, log = str(self._folder / "data"), str(self._folder / "log")
         self._run("pg_ctl", "-D", data, "-l", log, "-o", as_text, "-w", "start")

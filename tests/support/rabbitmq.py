@@ -37,6 +37,15 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
+def server_binary() -> Path:
+    """The installed broker."""
+    on_path = shutil.which("rabbitmq-server")
+    binary = _UNWRAPPED if _UNWRAPPED.exists() else on_path and Path(on_path)
+    if not binary or not shutil.which("epmd"):
+        missing("RabbitMQ is not installed (apt-get install rabbitmq-server), and TEST_RABBITMQ_URL is not set")
+    return Path(binary)
+
+
 class RabbitNode:
     """One broker that tests may stop, kill and start again; its data outlive that."""
 
@@ -182,11 +191,7 @@ def rabbit_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitNode
     """A broker that the test may stop; one for the whole run. Leave it running or stopped, as you like."""
     if os.environ.get("TEST_RABBITMQ_URL"):
         pytest.skip("TEST_RABBITMQ_URL names a broker that is not ours to stop")
-    on_path = shutil.which("rabbitmq-server")
-    binary = _UNWRAPPED if _UNWRAPPED.exists() else on_path and Path(on_path)
-    if not binary or not shutil.which("epmd"):
-        missing("RabbitMQ is not installed (apt-get install rabbitmq-server), and TEST_RABBITMQ_URL is not set")
-    with closing(RabbitNode(Path(binary), tmp_path_factory.mktemp("rabbitmq"))) as node:
+    with closing(RabbitNode(server_binary(), tmp_path_factory.mktemp("rabbitmq"))) as node:
         yield node
 
 
