@@ -24,7 +24,7 @@ def configure(service: str, level: str = "INFO", log_format: LogFormat = "auto")
         _service_adder(service),
     ]
     render: list[structlog.types.Processor] = (
-        [structlog.dev.ConsoleRenderer(pad_event_to=24)]
+        [structlog.dev.ConsoleRenderer(pad_event_to=24, exception_formatter=structlog.dev.plain_traceback)]
         if as_text
         else [
             structlog.processors.format_exc_info,
