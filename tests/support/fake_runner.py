@@ -72,6 +72,7 @@ class FakeRunner:
         self.trouble: RunnerError | None = None
         """What ``check`` raises."""
         self.checks = 0
+        self.prepares = 0
         self.models: set[str] = set()
         self.model_zips: list[bytes | None] = []
         self.executing = 0
@@ -96,6 +97,7 @@ class FakeRunner:
 
     def prepare(self, assignment: Assignment, input_zip: Path, model_zip: Path | None) -> FakeRun:
         act = self.act(assignment.uid)
+        self.prepares += 1
         if act.prepare_error is not None:
             raise act.prepare_error
         self.model_zips.append(model_zip.read_bytes() if model_zip is not None else None)

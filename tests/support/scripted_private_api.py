@@ -51,6 +51,7 @@ class Task:
     model_content: bytes | None = None
     state: TaskState = TaskState.PENDING
     attempt: int = 0
+    max_attempts: int = 1_000_000
     cancel: bool = False
     claimed_by: list[str] = field(default_factory=list)
     beats: list[Step] = field(default_factory=list)
@@ -199,4 +200,6 @@ class ScriptedPrivateApi:
             task = self._running(uid, attempt)
             task.reports.append(report)
             task.state = STATE_AFTER[report.outcome]
+            if task.state is TaskState.PENDING and task.attempt >= task.max_attempts:
+                task.state = TaskState.FAILED
             return FinishAnswer(state=task.state)
