@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from contracts.errors import PlatformError
 from standalone.layout import default_data_folder, default_models_folder
 
 
@@ -54,6 +53,7 @@ def up(
     It listens on loopback unless told otherwise, and only on loopback may users register models. Ctrl-C stops it;
     data is kept for the next start.
     """
+    from contracts.errors import PlatformError
     from standalone.platform import Options, run
 
     options = Options(

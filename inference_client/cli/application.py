@@ -8,6 +8,8 @@ import importlib.metadata
 
 import click
 
+from inference_client.cli.server_options import on_top
+
 ENTRY_POINT_GROUP = "infer.commands"
 _DISTRIBUTION = "inference-server"
 
@@ -56,6 +58,8 @@ def _load(point: importlib.metadata.EntryPoint) -> click.Command:
 
 
 def _sentence_of(point: importlib.metadata.EntryPoint) -> str:
+    if point.dist is not None and point.dist.name == _DISTRIBUTION:
+        return _load(point).get_short_help_str(limit=100)  # of our own, known to import quickly
     return f"From {point.module.partition('.')[0]}; see 'infer {point.name} --help'."
 
 
@@ -69,6 +73,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
 )
+@on_top
 def infer() -> None:
     """Use the models of an inference server.
 

@@ -1,8 +1,8 @@
 """One run of the command: where its server is, how it answers, and what it knows when something ends it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inference_client.client import InferenceClient
@@ -20,6 +20,8 @@ class Invocation:
     token: str | None = None
     uid: str | None = None
     """The task in hand."""
+    given_on_top: dict[str, Any] = field(default_factory=dict)
+    """The options that stood before the command."""
     go_on: str | None = None
     """The command that goes on with it."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 import click
+from click.core import ParameterSource
 
 from inference_client.cli.endings import ending_of, ending_of_interrupt, ending_of_local_file
 from inference_client.cli.invocation import DEFAULT_URL, Invocation
@@ -52,11 +53,38 @@ def with_server(command: Callable[Concatenate[Invocation, P], None]) -> Callable
         **options: Any,
     ) -> None:
         invocation = context.ensure_object(Invocation)
-        invocation.url, invocation.ca, invocation.token, invocation.as_json = url.rstrip("/"), ca, token, as_json
+        own = {"url": url, "ca": ca, "token": token, "as_json": as_json}
+        chosen = {name: _nearest(context, invocation, name, value) for name, value in own.items()}
+        invocation.url, invocation.ca = chosen["url"].rstrip("/"), chosen["ca"]
+        invocation.token, invocation.as_json = chosen["token"], chosen["as_json"]
         exit_status = _run(invocation, functools.partial(command, invocation, *args, **options))
         context.exit(exit_status)
 
     return wrapper
+
+
+def on_top(group: Callable[..., None]) -> Callable[..., None]:
+    """Let the options of :func:`with_server` also stand before the command: ``infer --url … models list``."""
+
+    @click.option("--url", help="The server; before or after the command.")
+    @click.option("--ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="CA certificates (PEM).")
+    @click.option("--token", help="Bearer token.")
+    @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+    @click.pass_context
+    @functools.wraps(group)
+    def wrapper(context: click.Context, /, **options: Any) -> None:
+        given = {name: value for name, value in options.items() if value}
+        context.ensure_object(Invocation).given_on_top.update(given)
+        group()
+
+    return wrapper
+
+
+def _nearest(context: click.Context, invocation: Invocation, name: str, value: Any) -> Any:
+    """The option after the command, else the one before it, else the environment's or the default."""
+    if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        return value
+    return invocation.given_on_top.get(name, value)
 
 
 def _run(invocation: Invocation, command: Callable[[], None]) -> int:

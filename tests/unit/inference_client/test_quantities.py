@@ -42,6 +42,8 @@ def test_a_size_is_shown_in_the_unit_that_fits(size: int, shown: str) -> None:
     assert show_size(size) == shown
 
 
-@pytest.mark.parametrize(("seconds", "shown"), [(0.04, "0.0 s"), (12.34, "12.3 s"), (61, "1 min 1 s"), (7260, "2 h 1 min")])
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.04, "0.0 s"), (12.34, "12.3 s"), (61, "1 min 1 s"), (7260, "2 h 1 min")]
+)
 def test_a_duration_is_shown_in_two_units_at_most(seconds: float, shown: str) -> None:
     assert show_duration(timedelta(seconds=seconds)) == shown

@@ -27,7 +27,9 @@ def commands(group: click.Group, path: str = "infer") -> Iterator[tuple[str, cli
             yield f"{path} {name}", command
 
 
-@pytest.mark.parametrize(("path", "command"), list(commands(infer)), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("path", "command"), list(commands(infer)), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_the_page_of_the_command_names_every_command_and_option(path: str, command: click.Command) -> None:
     page = (REFERENCE / "cli.md").read_text()
 

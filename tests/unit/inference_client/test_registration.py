@@ -99,4 +99,3 @@ def test_a_content_script_that_fails_or_writes_nothing_is_told(tmp_path: Path, s
 def test_without_a_script_there_is_no_content(tmp_path: Path) -> None:
     with made_content(tmp_path, None) as content:
         assert content is None
-
