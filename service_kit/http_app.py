@@ -91,6 +91,7 @@ async def _unexpected(_: Request, __: Exception) -> Response:
         500,
         "The server met an error of its own; the log has it. Try again, or tell the operator.",
         "internal",
+        {"Connection": "close"},  # uvicorn closes it after an exception; a client must not send its next call into that
     )
 
 
