@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -297,7 +298,7 @@ def test_long_polls_give_each_task_to_one_consumer_at_once(api: Api) -> None:
     offers: list[tuple[str, float]] = []
 
     def wait_for_one(number: int) -> None:
-        query = {"consumer": f"c{number}", "has_gpu": False, "wait": 20}
+        query: dict[str, str | int] = {"consumer": f"c{number}", "has_gpu": "false", "wait": 20}
         answer = httpx.get(api.url + routes.QUEUE_NEXT, params=query, headers=api.http.headers, timeout=30)
         offers.append((answer.json()["uid"], time.monotonic()))
 
@@ -320,7 +321,7 @@ def test_the_long_poll_answers_204_when_there_is_nothing(sqlite_api: Api) -> Non
     sqlite_api.new_task("gpu-model")
 
     def ask(**query: str | bool) -> int:
-        params = {"consumer": "c", "wait": 0.1, **query}
+        params: dict[str, Any] = {"consumer": "c", "wait": 0.1, **query}
         return sqlite_api.http.get(routes.QUEUE_NEXT, params=params).status_code
 
     assert ask(has_gpu=False) == 204

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sqlalchemy import text
 
 from contracts.errors import ClaimRefused, IllegalTransition, InvalidRequest, StaleAttempt, UnknownTask
@@ -26,7 +26,10 @@ from tests.support import private_api
 
 T = TypeVar("T")
 MAX_ATTEMPTS = 3
+DEEDS = ["claim"] * 6 + ["finish"] * 4 + ["lapse"] * 3 + ["upload", "heartbeat", "succeed"] * 2 + ["post", "cancel", "delete"]
+"""One rule draws from this list, because rules of their own cannot be weighed: most walks would end at the first cancel."""
 CONSUMERS = st.sampled_from(["a", "b"])
+WRITERS = st.sampled_from(["the right one"] * 6 + ["an old attempt", "another consumer"])
 
 
 async def stream(*chunks: bytes) -> AsyncIterator[bytes]:
@@ -49,6 +52,12 @@ class Known:
     output: bytes | None = None
     reports: dict[tuple[int, str], Outcome] = field(default_factory=dict)
 
+    def writer(self, kind: str) -> tuple[int, str]:
+        """Attempt and consumer of a write; mostly the one that may write."""
+        right = self.owner or "a"
+        other = "b" if right == "a" else "a"
+        return self.attempt - (kind == "an old attempt"), other if kind == "another consumer" else right
+
     def is_current(self, attempt: int, consumer: str) -> bool:
         return self.state is TaskState.RUNNING and (self.attempt, self.owner) == (attempt, consumer)
 
@@ -66,10 +75,8 @@ class Known:
 class TaskLife(RuleBasedStateMachine):
     """Drives the real services on SQLite, and a model of them beside."""
 
-    tasks = Bundle("tasks")
-
-    @initialize()
-    def begin(self) -> None:
+    def __init__(self) -> None:
+        super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         root = Path(self.folder.name)
         self.runner = asyncio.Runner()
@@ -79,9 +86,13 @@ class TaskLife(RuleBasedStateMachine):
         model = NewModel("m", None, "image", False, "/input", "/output", "/model", RequestedLimits())
         self.model = self.run(self.services.models.register(model, None))
         self.run(self.wiring.leases.look())
+        self.post()
+        self.post()
 
     def teardown(self) -> None:
-        if hasattr(self, "runner"):
+        try:
+            self.each_move_has_removed_the_files_that_it_left_without_a_purpose()
+        finally:
             self.wiring.close()
             self.runner.close()
             self.folder.cleanup()
@@ -96,14 +107,37 @@ class TaskLife(RuleBasedStateMachine):
             return True
         return False
 
-    @rule(target=tasks)
-    def post(self) -> Known:
+    def post(self) -> None:
         blob = self.run(self.wiring.files.receive(BlobKind.INPUT, stream(b"input"), 100))
-        task = Known(self.run(self.services.tasks.post(self.model, blob)))
-        self.known.append(task)
-        return task
+        self.known.append(Known(self.run(self.services.tasks.post(self.model, blob))))
 
-    @rule(task=tasks, consumer=CONSUMERS)
+    @rule(
+        number=st.integers(0, 9),
+        deed=st.sampled_from(DEEDS),
+        writer=WRITERS,
+        consumer=CONSUMERS,
+        outcome=st.sampled_from(Outcome),
+        content=st.binary(max_size=8),
+    )
+    def act(self, number: int, deed: str, writer: str, consumer: str, outcome: Outcome, content: bytes) -> None:
+        task = self.known[number % len(self.known)]
+        match deed:
+            case "post":
+                self.post()
+            case "claim":
+                self.claim(task, consumer)
+            case "upload":
+                self.upload(task, writer, content)
+            case "finish":
+                self.finish(task, writer, outcome)
+            case "succeed":
+                self.upload(task, writer, content)
+                self.finish(task, writer, Outcome.SUCCEEDED)
+            case "heartbeat":
+                self.heartbeat(task, writer)
+            case _:
+                {"lapse": self.lapse, "cancel": self.cancel, "delete": self.delete}[deed](task)
+
     def claim(self, task: Known, consumer: str) -> None:
         may = task.state is TaskState.PENDING
         may_repeat = task.is_current(task.attempt, consumer) and not task.has_beaten
@@ -116,9 +150,8 @@ class TaskLife(RuleBasedStateMachine):
             task.counted += 1
             task.has_beaten, task.uploaded = False, None
 
-    @rule(task=tasks, consumer=CONSUMERS, back=st.integers(0, 1))
-    def heartbeat(self, task: Known, consumer: str, back: int) -> None:
-        attempt = task.attempt - back
+    def heartbeat(self, task: Known, writer: str) -> None:
+        attempt, consumer = task.writer(writer)
         beat = self.services.attempts.heartbeat(task.uid, attempt, consumer, Step.RUN)
         if task.is_current(attempt, consumer):
             assert self.run(beat).cancel is False
@@ -128,18 +161,16 @@ class TaskLife(RuleBasedStateMachine):
         else:
             assert self.is_refused(beat, StaleAttempt)
 
-    @rule(task=tasks, consumer=CONSUMERS, back=st.integers(0, 1), content=st.binary(max_size=8))
-    def upload(self, task: Known, consumer: str, back: int, content: bytes) -> None:
-        attempt = task.attempt - back
+    def upload(self, task: Known, writer: str, content: bytes) -> None:
+        attempt, consumer = task.writer(writer)
         put = self.services.attempts.put_output(task.uid, attempt, consumer, stream(content), 100)
 
         assert self.is_refused(put, StaleAttempt) is not task.is_current(attempt, consumer)
         if task.is_current(attempt, consumer):
             task.uploaded = content
 
-    @rule(task=tasks, consumer=CONSUMERS, back=st.integers(0, 1), outcome=st.sampled_from(Outcome))
-    def finish(self, task: Known, consumer: str, back: int, outcome: Outcome) -> None:
-        attempt = task.attempt - back
+    def finish(self, task: Known, writer: str, outcome: Outcome) -> None:
+        attempt, consumer = task.writer(writer)
         content = task.uploaded or b""
         report = FinishReport(
             consumer=consumer,
@@ -173,7 +204,6 @@ class TaskLife(RuleBasedStateMachine):
             case Outcome.PLATFORM_FAILED | Outcome.CANCELLED:
                 task.release()
 
-    @rule(task=tasks)
     def lapse(self, task: Known) -> None:
         silence = text("UPDATE tasks SET lease_until = 1 WHERE uid = :uid AND state = 'running'")
         self.wiring.database.write_sync(lambda tx: tx.execute(silence, {"uid": task.uid}))
@@ -181,7 +211,6 @@ class TaskLife(RuleBasedStateMachine):
         if task.state is TaskState.RUNNING:
             task.release()
 
-    @rule(task=tasks)
     def cancel(self, task: Known) -> None:
         cancel = self.services.tasks.cancel(task.uid)
         if task.is_deleted:
@@ -192,22 +221,19 @@ class TaskLife(RuleBasedStateMachine):
             assert self.run(cancel) is TaskState.CANCELLED
             task.state = TaskState.CANCELLED
 
-    @rule(task=tasks)
     def delete(self, task: Known) -> None:
         assert self.is_refused(self.services.tasks.delete(task.uid), UnknownTask) is task.is_deleted
         task.is_deleted = True
         if TRANSITIONS[task.state]:
             task.state = TaskState.CANCELLED
 
-    @rule()
-    def sweep(self) -> None:
-        """Looking for orphans finds none: each move has removed what it left."""
+    def each_move_has_removed_the_files_that_it_left_without_a_purpose(self) -> None:
         names = [name for kind in BlobKind for name in self.wiring.files.names(kind)]
         assert self.run(self.wiring.retention.remove_orphans(names)) == 0
 
     @invariant()
     def the_services_agree_with_the_model(self) -> None:
-        for task in getattr(self, "known", []):
+        for task in self.known:
             record = self.wiring.database.read_sync(partial(task_rows.find_task, uid=task.uid))
             assert record is not None
             assert (record.state, record.attempt, record.is_deleted) == (task.state, task.attempt, task.is_deleted)
@@ -219,8 +245,6 @@ class TaskLife(RuleBasedStateMachine):
 
     @invariant()
     def pending_tasks_and_no_others_are_marked_for_the_broker(self) -> None:
-        if not hasattr(self, "wiring"):
-            return
         marked = text("SELECT uid FROM tasks WHERE outbox ORDER BY id")
         uids = self.wiring.database.read_sync(lambda tx: list(tx.execute(marked).scalars()))
         assert uids == [task.uid for task in self.known if task.state is TaskState.PENDING]
@@ -228,5 +252,9 @@ class TaskLife(RuleBasedStateMachine):
 
 TestTaskLife = TaskLife.TestCase
 TestTaskLife.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=60,
+    stateful_step_count=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    phases=[Phase.reuse, Phase.generate],  # shrinking a walk would outlast the test's time
 )
