@@ -88,6 +88,7 @@ def door(*, model_posts: bool) -> APIRouter:
     router = APIRouter()
     router.include_router(_welcome())
     router.include_router(_tasks(), tags=["tasks"])
+    router.include_router(_task_details(), tags=["tasks"])
     router.include_router(_models(), tags=["models"])
     if model_posts:
         router.include_router(_model_changes(), tags=["models"])
@@ -147,6 +148,12 @@ def _tasks() -> APIRouter:
     @router.delete(routes.TASK, summary="Cancel a live task and delete it, with its files", responses=_errors(**_AWAY))
     async def delete_task(request: Request, relay: RelayDep, uid: str) -> Response:
         return await relay.forward(request, _task_path(routes.TASK, uid))
+
+    return router
+
+
+def _task_details() -> APIRouter:
+    router = APIRouter()
 
     @router.get(
         routes.TASK_STATUS,
