@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := contracts service_kit public_api private_api job_consumer inference_client standalone
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format constraints clean
+.PHONY: help demo test check bench format docs constraints clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench: $(VENV)/.test  ## Measure against floors in the same run; rewrites docume
 format: $(VENV)/.test  ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.test  ## Write the pages that are derived from the code
+	$(BIN)/python -m documentation.generate
 
 constraints:  ## Pin the newest versions of everything in constraints.txt
 	rm -rf build/pins && $(PYTHON) -m venv build/pins

@@ -20,33 +20,59 @@ class PrivateApiSettings(Settings):
 
     database_url: SecretStr = Field(description="sqlite:////path/to/file or postgresql://user:password@host/name.")
     data_dir: Path = Field(description="Folder of the stored files; belongs to one private_api alone.")
-    internal_token: SecretStr = Field(min_length=8, description="Shared by the services; never given to users.")
+    internal_token: SecretStr = Field(min_length=16, description="Shared by the services; never given to users.")
     rabbitmq_url: SecretStr | None = Field(default=None, description="amqp://…; without it consumers ask over HTTP.")
-    host: str = "127.0.0.1"
-    port: int = Field(default=7000, ge=0, le=65535)
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=7000, ge=0, le=65535, description="Port to listen on.")
     lease_seconds: float = Field(default=30.0, gt=0, description="A consumer silent for so long has lost its task.")
     max_attempts: int = Field(default=3, ge=1, description="Attempts of one task, those handed back not counted.")
     max_upload_bytes: int = Field(default=50 * _GIB, ge=1, description="Largest zip that a user may post.")
     max_output_bytes: int = Field(default=50 * _GIB, ge=1, description="Largest output zip that a consumer may send.")
     min_free_bytes: int = Field(default=_GIB, ge=0, description="Space that uploads leave free on DATA_DIR.")
-    archive_max_entries: int = Field(default=ArchiveLimits.max_entries, ge=1)
-    archive_max_unpacked_bytes: int = Field(default=ArchiveLimits.max_unpacked_bytes, ge=1)
-    archive_max_ratio: float = Field(default=ArchiveLimits.max_ratio, gt=0)
+    archive_max_entries: int = Field(default=ArchiveLimits.max_entries, ge=1, description="Most entries of a zip.")
+    archive_max_unpacked_bytes: int = Field(
+        default=ArchiveLimits.max_unpacked_bytes, ge=1, description="Most bytes that a zip unpacks to."
+    )
+    archive_max_ratio: float = Field(
+        default=ArchiveLimits.max_ratio, gt=0, description="Most bytes unpacked per byte packed, of a large zip."
+    )
     task_retention_hours: float = Field(default=0, ge=0, description="Ended tasks live so long; 0 keeps them.")
-    default_timeout_seconds: float = Field(default=3600, gt=0)
-    max_timeout_seconds: float = Field(default=86400, gt=0)
-    default_memory_bytes: int = Field(default=4 * _GIB, ge=16 * 2**20)
-    max_memory_bytes: int = Field(default=64 * _GIB, ge=16 * 2**20)
-    default_cpus: float = Field(default=2.0, gt=0)
-    max_cpus: float = Field(default=64.0, gt=0)
-    default_pids: int = Field(default=256, ge=1)
-    max_pids: int = Field(default=4096, ge=1)
-    default_shm_bytes: int = Field(default=64 * 2**20, ge=0)
-    max_shm_bytes: int = Field(default=16 * _GIB, ge=0)
+    default_timeout_seconds: float = Field(
+        default=3600, gt=0, description="Wall clock of a run, in seconds; for a model that asks for nothing."
+    )
+    max_timeout_seconds: float = Field(
+        default=86400, gt=0, description="Wall clock of a run, in seconds; the most that a model may ask for."
+    )
+    default_memory_bytes: int = Field(
+        default=4 * _GIB,
+        ge=16 * 2**20,
+        description="Memory of a run, swap included, in bytes; for a model that asks for nothing.",
+    )
+    max_memory_bytes: int = Field(
+        default=64 * _GIB,
+        ge=16 * 2**20,
+        description="Memory of a run, swap included, in bytes; the most that a model may ask for.",
+    )
+    default_cpus: float = Field(default=2.0, gt=0, description="CPU cores of a run; for a model that asks for nothing.")
+    max_cpus: float = Field(default=64.0, gt=0, description="CPU cores of a run; the most that a model may ask for.")
+    default_pids: int = Field(
+        default=256, ge=1, description="Processes and threads of a run; for a model that asks for nothing."
+    )
+    max_pids: int = Field(
+        default=4096, ge=1, description="Processes and threads of a run; the most that a model may ask for."
+    )
+    default_shm_bytes: int = Field(
+        default=64 * 2**20, ge=0, description="Size of /dev/shm in a run, in bytes; for a model that asks for nothing."
+    )
+    max_shm_bytes: int = Field(
+        default=16 * _GIB, ge=0, description="Size of /dev/shm in a run, in bytes; the most that a model may ask for."
+    )
     allow_model_network: bool = Field(default=False, description="Whether a model may ask for the network 'bridge'.")
     allowed_capabilities: str = Field(default="", description="Capabilities that models may keep, by comma.")
-    log_level: str = Field(default="INFO", pattern="(?i)^(debug|info|warning|error)$")
-    log_format: LogFormat = "auto"
+    log_level: str = Field(
+        default="INFO", pattern="(?i)^(debug|info|warning|error)$", description="DEBUG, INFO, WARNING or ERROR."
+    )
+    log_format: LogFormat = Field(default="auto", description="json, text, or auto: text on a terminal.")
 
     @model_validator(mode="after")
     def _defaults_below_ceilings(self) -> Self:

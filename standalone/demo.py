@@ -1,5 +1,6 @@
 """``make demo``: starts the platform as a user would, sends it a real CT slice, and shows what came back."""
 
+import json
 import os
 import shlex
 import signal
@@ -75,7 +76,9 @@ def _show(output: Path) -> int:
     if absent:
         sys.stderr.write(f"The model left no {', '.join(path.name for path in absent)}.\n")
         return 1
-    sys.stdout.write((output / "report.json").read_text(encoding="utf-8").rstrip() + "\n\n")
+    report = json.loads(wanted[1].read_text(encoding="utf-8"))
+    area = sum(slice_["body_area_mm2"] for slice_ in report["slices"])
+    sys.stdout.write(f"\nbody: {area:.0f} mm², {report['body']['hounsfield']['mean']:.0f} HU on average\n")
     sys.stdout.writelines(f"{path}\n" for path in wanted)
     return 0
 

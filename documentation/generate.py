@@ -1,0 +1,223 @@
+"""Writes the pages that are derived from the code: ``python -m documentation.generate`` (``make docs``).
+
+A test holds the pages equal to what this makes, so they cannot go stale.
+"""
+
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from contracts import errors
+from contracts.task_state import POLL_NOT_FOUND, POLL_OUTPUT_MISSING, POLL_STATUS, TRANSITIONS, TaskState
+from contracts.tasks import Outcome, Step
+from job_consumer.config import JobConsumerSettings
+from private_api.config import PrivateApiSettings
+from public_api.config import PublicApiSettings
+from public_api.main import create_app
+from service_kit.http_app import status_of
+from service_kit.settings import Settings, is_secret
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVICES: Sequence[tuple[str, type[Settings]]] = (
+    ("public_api", PublicApiSettings),
+    ("private_api", PrivateApiSettings),
+    ("job_consumer", JobConsumerSettings),
+)
+_NOTICE = "<!-- Written by `make docs` from the code; edit the code instead. -->\n"
+_CONFIGURATION_INTRODUCTION = """\
+Every service reads its settings from the environment, once, at its start. A secret may also be given as a file:
+`NAME_FILE` names it. A mistake ends the process with one line and exit status 2. `infer up` chooses the addresses, the
+token and the folders itself, and takes all other settings from the environment too.
+"""
+_ERRORS_INTRODUCTION = """
+These codes live on that route alone. Everywhere else an error is standard HTTP, with a JSON body of
+`{"detail": "what was wrong and what to do", "code": "…"}`:
+"""
+_ROUTES_INTRODUCTION = """\
+Routes that change models exist only where `ALLOW_PUBLIC_POST_MODEL` is on. The same description is served at
+`/openapi.json`, and as a page at `/docs`.
+"""
+
+
+def pages() -> dict[Path, str]:
+    """Every derived page by its path."""
+    reference = ROOT / "documentation" / "reference"
+    return {
+        reference / "configuration.md": configuration(),
+        reference / "states_and_errors.md": states_and_errors(),
+        reference / "http_api.md": http_api(),
+        ROOT / ".env.example": env_example(),
+    }
+
+
+def configuration() -> str:
+    """All settings of all services, a table each."""
+    parts = [
+        "# Configuration\n",
+        _NOTICE,
+        _CONFIGURATION_INTRODUCTION,
+    ]
+    for service, settings in SERVICES:
+        parts.append(f"## {service}\n\n| variable | default | |\n|---|---|---|")
+        parts += [f"| `{name.upper()}` | {_shown_default(f)} | {_sentence(name, f)} |" for name, f in _fields(settings)]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def states_and_errors() -> str:
+    """The state machine, the polling codes, the outcomes and the errors."""
+    arrows = [f"    {a} --> {b}" for a in TaskState for b in sorted(TRANSITIONS[a])]
+    ends = [f"    {a} --> [*]" for a in TaskState if a.is_final]
+    polls = [f"| {state} | {POLL_STATUS[state]} |" for state in TaskState]
+    kinds = [kind for kind in _errors(errors.PlatformError) if kind is not errors.PlatformError]
+    rows = [f"| `{kind.code}` | {status_of(_instance(kind))} | {_doc(kind)} |" for kind in kinds]
+    return "\n".join(
+        [
+            "# States and errors\n",
+            _NOTICE,
+            "```mermaid\nstateDiagram-v2\n    [*] --> pending",
+            *arrows,
+            *ends,
+            "```\n",
+            "| state | `GET /api/tasks/{uid}` |\n|---|---|",
+            *polls,
+            f"| finished, and the zip is gone | {POLL_OUTPUT_MISSING} |",
+            f"| unknown or deleted uid | {POLL_NOT_FOUND} |",
+            _ERRORS_INTRODUCTION,
+            "| code | status | |\n|---|---|---|",
+            *rows,
+            "\n## How an attempt ends\n\n| outcome | |\n|---|---|",
+            *[f"| `{outcome}` | {text} |" for outcome, text in _member_docs(Outcome).items()],
+            "| `lease_lapsed` | Its consumer was silent for longer than the lease: another attempt, if any is left. |",
+            "\n## The steps of an attempt\n\n| step | |\n|---|---|",
+            *[f"| `{step}` | {text} |" for step, text in _member_docs(Step).items()],
+            "",
+        ]
+    )
+
+
+def http_api() -> str:
+    """The public routes, from the application's own description."""
+    settings = PublicApiSettings(
+        private_api_url="http://127.0.0.1:7000", internal_token=SecretStr("x" * 16), allow_public_post_model=True
+    )
+    schema = create_app(settings).openapi()
+    parts = [
+        "# HTTP API\n",
+        _NOTICE,
+        _ROUTES_INTRODUCTION,
+    ]
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            parts += _route(method, path, operation)
+    return "\n".join(parts)
+
+
+def env_example() -> str:
+    """Every variable of every service, once, with its sentence; those that must be set are not commented out."""
+    lines = [
+        "# Copy to .env and fill in. Every variable of every service, with its default; `make docs` writes this file.",
+        "# A secret NAME may also be given as NAME_FILE, the path of a file that holds it.",
+    ]
+    seen: dict[str, list[str]] = {}
+    for service, settings in SERVICES:
+        for name, _ in _fields(settings):
+            seen.setdefault(name, []).append(service)
+    for service, settings in SERVICES:
+        lines += ["", f"# --- {service}"]
+        for name, field in _fields(settings):
+            if seen[name][0] != service:
+                continue
+            shared = f" ({', '.join(seen[name])})" if len(seen[name]) > 1 else ""
+            lines += [f"# {_sentence(name, field)}{shared}", _assignment(name, field)]
+    return "\n".join(lines) + "\n"
+
+
+def _assignment(name: str, field: FieldInfo) -> str:
+    if field.is_required():
+        return f"{name.upper()}="
+    default = field.get_default()
+    shown = "" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+    return f"# {name.upper()}={shown}"
+
+
+def _fields(settings: type[Settings]) -> Iterator[tuple[str, FieldInfo]]:
+    yield from settings.model_fields.items()
+
+
+def _sentence(name: str, field: FieldInfo) -> str:
+    if not field.description:
+        raise ValueError(f"the setting {name} has no description")
+    choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
+    return field.description + (f" One of {', '.join(map(str, choices))}." if choices else "")
+
+
+def _shown_default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**, secret" if is_secret(field) else "**required**"
+    default = field.get_default()
+    if default is None or default is PydanticUndefined:
+        return "none, secret" if is_secret(field) else "none"
+    return f"`{default}`" if default != "" else "empty"
+
+
+def _errors(kind: type[errors.PlatformError]) -> Iterator[type[errors.PlatformError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield from _errors(child)
+
+
+def _instance(kind: type[errors.PlatformError]) -> errors.PlatformError:
+    return kind("a", "b") if kind is errors.IllegalTransition else kind("")  # type: ignore[call-arg]
+
+
+def _doc(thing: Any) -> str:
+    return " ".join((thing.__doc__ or "").split())
+
+
+def _member_docs(enum: type) -> dict[str, str]:
+    """The sentence under each member, read from the source: Python keeps none at run time."""
+    import ast
+    import inspect
+    import textwrap
+
+    body = ast.parse(textwrap.dedent(inspect.getsource(enum))).body[0]
+    assert isinstance(body, ast.ClassDef)  # noqa: S101
+    docs: dict[str, str] = {}
+    for member, doc in zip(body.body, body.body[1:], strict=False):
+        if isinstance(member, ast.Assign) and isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
+            value = typing.cast("ast.Constant", member.value).value
+            docs[str(value)] = " ".join(str(doc.value.value).split())
+    return docs
+
+
+def _route(method: str, path: str, operation: dict[str, Any]) -> list[str]:
+    parts = [f"## `{method.upper()} {path}`\n", f"{operation['summary']}.\n"]
+    parameters = operation.get("parameters", [])
+    if parameters:
+        parts.append("| parameter | in | |\n|---|---|---|")
+        for parameter in parameters:
+            required = " **Required.**" if parameter.get("required") else ""
+            text = parameter.get("description", "") or "From the answer of the post." * (parameter["name"] == "uid")
+            parts.append(f"| `{parameter['name']}` | {parameter['in']} | {text}{required} |")
+        parts.append("")
+    if "requestBody" in operation:
+        parts.append("Body: `multipart/form-data` with the file field `zip_file`.\n")
+    answers = [f"**{code}** {answer['description']}" for code, answer in operation["responses"].items()]
+    return [*parts, "Answers: " + " · ".join(answers) + "\n"]
+
+
+def main() -> None:
+    """Write all pages."""
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
