@@ -24,7 +24,7 @@ from standalone.layout import default_data_folder, default_models_folder
     type=click.Choice(["auto", "docker", "process"]),
     default="auto",
     show_default=True,
-    help="What runs the models: containers, or processes in a sandbox.",
+    help="What runs the models: docker containers, or processes in a sandbox; auto finds out which can run them.",
 )
 @click.option(
     "--workers", type=click.IntRange(1, 64), default=None, help="Tasks at once; by default one per GPU, or one."
@@ -32,9 +32,9 @@ from standalone.layout import default_data_folder, default_models_folder
 @click.option(
     "--models",
     type=click.Path(file_okay=False, exists=True, path_type=Path),
-    default=default_models_folder,
+    default=None,
     show_default="the examples",
-    help="Model folders (each with a model.toml) that the process runner can run.",
+    help="Folder of model folders (each with a model.toml) that the process runner can run.",
 )
 @click.option("--examples", is_flag=True, help="Register every model folder whose needs are installed.")
 @click.option("--log-level", default="WARNING", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
@@ -57,9 +57,16 @@ def up(
     from standalone.platform import Options, run
 
     options = Options(
-        data=data, host=host, port=port, runner=runner, workers=workers, models=models, examples=examples,
+        data=data,
+        host=host,
+        port=port,
+        runner=runner,
+        workers=workers,
+        models=models or default_models_folder(),
+        wants_models=examples or models is not None,
+        examples=examples,
         log_level=log_level,
-    )  # fmt: skip
+    )
     try:
         sys.exit(run(options))
     except (PlatformError, OSError) as error:

@@ -45,6 +45,8 @@ class Options:
     runner: str
     workers: int | None
     models: Path | None
+    wants_models: bool
+    """Whether the folders in ``models`` are there to be run, rather than just known."""
     examples: bool
     log_level: str
 
@@ -69,7 +71,7 @@ def run(options: Options) -> int:
     """
     logging.configure("infer-up", options.log_level)
     folders = model_folders(options.models) if options.models else []
-    choice = choose_runner(options.runner, folders if options.examples else [])
+    choice = choose_runner(options.runner, folders if options.wants_models else [])
     cards = gpu_uuids()
     options.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _listener(options) as public, bind(_LOOPBACK, 0) as private:

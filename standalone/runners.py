@@ -23,8 +23,8 @@ class Choice:
     reason: str
 
 
-def choose_runner(wanted: str, examples: list[tuple[Path, ModelFile]]) -> Choice:
-    """The runner to use; ``auto`` takes docker where an engine answers and the examples' images, if wanted, are built.
+def choose_runner(wanted: str, folders: list[tuple[Path, ModelFile]]) -> Choice:
+    """The runner to use; ``auto`` takes docker where an engine answers and has the image of each of these folders.
 
     Raises
     ------
@@ -41,13 +41,9 @@ def choose_runner(wanted: str, examples: list[tuple[Path, ModelFile]]) -> Choice
         return Choice("process", "no Docker engine answers")
     if wanted == "docker":
         return Choice("docker", "as asked")
-    missing = [model.human_readable_id for _, model in examples if not has_image(model.container_tag)]
+    missing = [model.human_readable_id for _, model in folders if not has_image(model.container_tag)]
     if missing:
-        return Choice(
-            "process",
-            f"a Docker engine answers, but the images of {', '.join(missing)} are not built "
-            "(python -m models_examples.build)",
-        )
+        return Choice("process", f"the Docker engine has no image of {', '.join(missing)}")
     return Choice("docker", "a Docker engine answers")
 
 
