@@ -1,0 +1,99 @@
+"""Prints the findings, and writes them as a page of the documentation."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import machine
+from benchmarks.polls import loader
+from benchmarks.results import NOTHING, Detail, Findings, Row
+
+_HEAD = ("what", "floor", "ours", "compared", "target", "reached")
+
+_INTRODUCTION = """\
+# Performance
+
+Each number of ours stands beside a floor that was measured in the same run, by turns with it: the ratio is what a
+reader may rely on, the absolute times are this machine's. Durations are medians with the middle half in brackets. This
+page is written by `make bench`; nothing in it is edited by hand.
+"""
+
+_FLOORS = """\
+## What the floors are
+
+* **Turnaround and throughput**: one container of the same image through the Docker SDK, create, start, wait, remove,
+  with no network, and no volumes, limits or log. Ours is everything between the first byte of the post and the last
+  byte of the output, on a kept connection, with `?wait=`: both APIs, the database flushed to disk, the broker, one
+  consumer with the docker runner, unpacking and zipping, and a container with volumes, limits and an init process.
+  Throughput counts from the first post to the last output.
+* **Transfers**: bare raw-ASGI apps under uvicorn. The one writes each body to a file, without a flush, a hash or a
+  check; ours relays it, hashes it, checks the archive and answers only once the disk has it. The other answers with
+  Starlette's `FileResponse`. Same client, same file: one stored zip of random bytes. Memory is sampled every 10 ms.
+* **Polls**: a bare raw-ASGI app under uvicorn that answers a constant JSON. Ours asks the database anew for each
+  answer, and goes through two processes. The load comes from {loader}, on the same cores.
+* **Table size**: the same request to the same service with a thousand tasks in its table, every second one pending.
+* **Recovery**: the lease, which must lapse before a consumer may be taken for dead. A heartbeat comes four times per
+  lease, so that between three quarters and all of it are left at the kill. Counted until another consumer has claimed
+  the task.
+"""
+
+_REPEAT = """\
+## How to repeat it
+
+`make bench` measures all of it and rewrites this page. `python -m benchmarks --only polls` measures one part, `--quick`
+measures briefly; both only print.
+"""
+
+_MOMENT = """\
+Measured on {day} by `make bench` in {minutes:.1f} minutes. The load average of the last minute was {before:.1f} before
+and {after:.1f} after; the benchmarks are part of the latter.
+"""
+
+
+def show(findings: Findings, console: Console) -> None:
+    """Print the tables."""
+    table = Table(*_HEAD)
+    for row in findings.rows:
+        table.add_row(*_cells(row))
+    console.print(table)
+    for detail in findings.details:
+        console.print(_as_table(detail))
+
+
+def write(path: Path, findings: Findings, loads: tuple[float, float], seconds: float) -> None:
+    """Write the page; ``loads`` are the load averages before and after."""
+    day = datetime.now(UTC).date().isoformat()
+    parts = [
+        _INTRODUCTION,
+        _markdown(_HEAD, [_cells(row) for row in findings.rows]),
+        *(
+            f"## {detail.title}\n\n{_markdown(detail.head, detail.lines)}\n{detail.note}\n"
+            for detail in findings.details
+        ),
+        _FLOORS.format(loader=loader()),
+        "## The machine\n",
+        _markdown(("part", "here"), machine.description()),
+        _MOMENT.format(day=day, minutes=seconds / 60, before=loads[0], after=loads[1]),
+        _REPEAT,
+    ]
+    path.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    reached = {True: "yes", False: "**no**", None: NOTHING}[row.reached]
+    return (row.what, row.floor, row.ours, row.compared, row.target, reached)
+
+
+def _as_table(detail: Detail) -> Table:
+    table = Table(*detail.head, title=detail.title)
+    for line in detail.lines:
+        table.add_row(*line)
+    return table
+
+
+def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
