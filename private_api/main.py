@@ -74,7 +74,8 @@ def build_app(token: SecretStr, opened: Callable[[], Wiring]) -> FastAPI:
     app = create_http_app(
         "private_api", "Models, tasks and files; for the platform's own services.", lifespan, redirect_slashes=False
     )
-    for module in (public_models, public_tasks, internal):
+    app.router.routes.insert(0, public_tasks.POLL_ROUTE)
+    for module in (public_tasks, public_models, internal):
         app.include_router(module.router)
     app.add_middleware(RequireToken, token=token.get_secret_value())
     return app

@@ -47,6 +47,15 @@ class ModelRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What a poll must know of a task."""
+
+    state: TaskState
+    error: str | None
+    output: Blob | None
+
+
+@dataclass(frozen=True, slots=True)
 class TaskRecord:
     """One task, as it stood when it was read. ``input_name`` is None once the input's bytes are gone."""
 

@@ -1,24 +1,31 @@
 """Routes of tasks that are relayed to users. The statuses 551 to 554 live on the polling route alone."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
+from starlette.routing import Route
 
 from contracts.errors import InvalidRequest, UnknownTask
 from contracts.routes import MAX_WAIT_SECONDS, MODELS, TASK, TASK_CANCEL, TASK_LOGS, TASK_STATUS, TASKS
-from contracts.task_state import POLL_NOT_FOUND, POLL_OUTPUT_MISSING, POLL_STATUS, TaskState
+from contracts.task_state import POLL_NOT_FOUND, POLL_OUTPUT_MISSING, POLL_PENDING, POLL_STATUS, TaskState
 from contracts.tasks import FinishAnswer, TaskStatus
 from private_api.handlers.downloads import BlobResponse
 from private_api.handlers.services import Services, services_of
 from private_api.handlers.uploads import FILE_FIELD, UPLOAD_BODY, receive_zip
-from private_api.records import TaskRecord
+from private_api.records import Blob
 from private_api.storage.files import BlobKind
 from service_kit.http_app import error_response
 
 router = APIRouter(tags=["tasks"])
 
-Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for the end of the task.")]
+# Answers that say the same of every task; they hold no state and are sent again and again.
+_LIVE = {
+    TaskState.PENDING: error_response(POLL_PENDING, "The task waits for a consumer; ask again.", "pending"),
+    TaskState.RUNNING: error_response(POLL_PENDING, "The task runs; ask again.", "running"),
+}
+_NOT_FOUND = error_response(POLL_NOT_FOUND, "No task has this uid; it was deleted, or never was.", UnknownTask.code)
+_OUTPUT_MISSING = error_response(
+    POLL_OUTPUT_MISSING, "The task finished, but its output is gone; post the task again.", "output_missing"
+)
 
 
 @router.post(TASKS, summary="Queue a task; the answer is its uid", openapi_extra=UPLOAD_BODY)
@@ -38,38 +45,39 @@ async def post_task(
     return await services.tasks.post(model, blob)
 
 
-@router.get(TASK, summary="The output zip, or where the task stands (551 to 554)", response_class=Response)
-@router.head(TASK, include_in_schema=False)
-async def poll_task(request: Request, uid: str, wait: Wait = 0) -> Response:
+async def poll_task(request: Request) -> Response:
     services = services_of(request)
-    try:
-        task = await (services.tasks.find_when_final(uid, wait) if wait else services.tasks.find(uid))
-    except UnknownTask as error:
-        return error_response(POLL_NOT_FOUND, error.message, error.code)
-    if task.state is TaskState.FINISHED:
-        return _output(services, task)
-    return error_response(POLL_STATUS[task.state], _explanation(task), task.state.value)
+    standing = await services.tasks.poll(request.path_params["uid"], _wait_of(request))
+    if standing is None:
+        return _NOT_FOUND
+    if standing.state is TaskState.FINISHED:
+        return _output(services, standing.output)
+    if standing.state in _LIVE:
+        return _LIVE[standing.state]
+    detail = standing.error or f"The task is {standing.state}."
+    return error_response(POLL_STATUS[standing.state], detail, standing.state.value)
 
 
-def _output(services: Services, task: TaskRecord) -> Response:
+POLL_ROUTE = Route(TASK, poll_task, methods=["GET", "HEAD"])
+"""A plain route, to be looked at first: FastAPI's analysis of a request would cost more than all the rest of a poll."""
+
+
+def _wait_of(request: Request) -> float:
+    given = request.query_params.get("wait", "0") if request.url.query else "0"
     try:
-        if task.output is not None:
-            return BlobResponse(services.files, task.output, "output.zip")
+        seconds = float(given)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= MAX_WAIT_SECONDS:
+        raise InvalidRequest(f"wait is {given!r}; give 0 to {MAX_WAIT_SECONDS} seconds.")
+    return seconds
+
+
+def _output(services: Services, output: Blob | None) -> Response:
+    try:
+        return _OUTPUT_MISSING if output is None else BlobResponse(services.files, output, "output.zip")
     except FileNotFoundError:
-        pass
-    return error_response(
-        POLL_OUTPUT_MISSING, "The task finished, but its output is gone; post the task again.", "output_missing"
-    )
-
-
-def _explanation(task: TaskRecord) -> str:
-    match task.state:
-        case TaskState.PENDING:
-            return "The task waits for a consumer; ask again."
-        case TaskState.RUNNING:
-            return "The task runs; ask again."
-        case _:
-            return task.error or f"The task is {task.state}."
+        return _OUTPUT_MISSING
 
 
 @router.delete(TASK, summary="Cancel the task if it is live, and forget it")

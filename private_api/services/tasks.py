@@ -13,7 +13,7 @@ from contracts.errors import Conflict, Unavailable, UnknownModel, UnknownTask
 from contracts.queue import queue_for
 from contracts.task_state import TaskState, check_transition
 from contracts.tasks import UID_BYTES, short_uid
-from private_api.records import Blob, ModelRecord, TaskRecord
+from private_api.records import Blob, ModelRecord, Standing, TaskRecord
 from private_api.services.wakeups import Wakeups, wait_for
 from private_api.storage import attempts as attempt_rows
 from private_api.storage import models as model_rows
@@ -144,14 +144,18 @@ class Tasks:
         """
         return await self._database.read(lambda tx: existing_task(tx, uid))
 
-    async def find_when_final(self, uid: str, seconds: float) -> TaskRecord:
-        """The task as soon as it is final, or as it is when the time is up; raises as :meth:`find` does."""
+    async def poll(self, uid: str, seconds: float = 0) -> Standing | None:
+        """Where the task stands, as soon as it is final or when the time is up; None when it is unknown."""
+        if not is_uid(uid):
+            return None
+        if not seconds:
+            return await self._database.read(lambda tx: task_rows.find_standing(tx, uid))
         with self._wakeups.end_of(uid) as ended:
-            task = await self.find(uid)
-            if task.state.is_final or self._wakeups.is_closed:
-                return task
+            standing = await self.poll(uid)
+            if standing is None or standing.state.is_final or self._wakeups.is_closed:
+                return standing
             await wait_for(ended, seconds)
-        return await self.find(uid)
+        return await self.poll(uid)
 
     async def log_of(self, uid: str) -> str:
         """The end of the container's log, of the latest attempt that has one."""

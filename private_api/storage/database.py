@@ -116,6 +116,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._url = parse_url(url)
+        self._inline: Connection | None = None
         self.is_sqlite = self._url.drivername == "sqlite"
         if self.is_sqlite:
             self._writer = sqlite_engine(self._url, "BEGIN IMMEDIATE")
@@ -139,9 +140,11 @@ class Database:
 
     async def read(self, work: Work[T]) -> T:
         """Run a short read. On SQLite it runs inside the event loop, so it must stay below a millisecond or so."""
-        if self.is_sqlite:
-            return _in_transaction(self._reader, work)
-        return await self._in_thread(self._reader, work)
+        if not self.is_sqlite:
+            return await self._in_thread(self._reader, work)
+        if self._inline is None:
+            self._inline = self._reader.connect()
+        return _in_transaction(self._inline, work)
 
     async def write(self, work: Work[T]) -> T:
         """Run a write and commit it."""
@@ -169,6 +172,8 @@ class Database:
     def close(self) -> None:
         """Let writes in flight end and close all connections."""
         self._threads.shutdown(wait=True, cancel_futures=True)
+        if self._inline is not None:
+            self._inline.close()
         self._writer.dispose()
         self._reader.dispose()
 
@@ -189,10 +194,13 @@ def _select_one(connection: Connection) -> None:
     connection.exec_driver_sql("SELECT 1")
 
 
-def _in_transaction(engine: Engine, work: Work[T]) -> T:
+def _in_transaction(on: Engine | Connection, work: Work[T]) -> T:
     try:
-        with engine.begin() as connection:
-            return work(connection)
+        if isinstance(on, Engine):
+            with on.begin() as connection:
+                return work(connection)
+        with on.begin():
+            return work(on)
     except IntegrityError:
         raise  # the adapter that wrote knows what the constraint means
     except (DBAPIError, PoolTimeout) as error:
