@@ -69,10 +69,7 @@ def write(path: Path, findings: Findings, loads: tuple[float, float], seconds: f
     parts = [
         _INTRODUCTION,
         _markdown(_HEAD, [_cells(row) for row in findings.rows]),
-        *(
-            f"## {detail.title}\n\n{_markdown(detail.head, detail.lines)}\n{detail.note}\n"
-            for detail in findings.details
-        ),
+        *map(_section, findings.details),
         _FLOORS.format(loader=loader()),
         "## The machine\n",
         _markdown(("part", "here"), machine.description()),
@@ -80,6 +77,10 @@ def write(path: Path, findings: Findings, loads: tuple[float, float], seconds: f
         _REPEAT,
     ]
     path.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _section(detail: Detail) -> str:
+    return f"## {detail.title}\n\n{_markdown(detail.head, detail.lines)}\n{detail.note}\n"
 
 
 def _cells(row: Row) -> tuple[str, ...]:

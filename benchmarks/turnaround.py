@@ -15,7 +15,7 @@ _MOST_OVERHEAD_SECONDS = 0.040
 _WARM_UP = 3
 _STEPS_NOTE = (
     "Medians, as the consumer reports them: `stage` brings the input and creates the container, `run` starts it, waits "
-    "and fetches its log, `collect` zips the output, `upload` sends it. The rest is the post, the offer, the claim, the "
+    "and fetches its log, `collect` zips the output, `upload` sends it. The rest is the post, offer, claim, "
     "report and the download. The container is removed after the report."
 )
 
