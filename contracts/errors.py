@@ -16,7 +16,8 @@
     │   └── StaleAttempt          a write by an attempt that is no longer the current one
     ├── Unauthorized
     └── Unavailable               try again later; nothing was lost
-        └── StorageFull
+        ├── StorageFull
+        └── OutcomeUnknown        the answer was lost after the request had gone through whole
 
 ``code`` is stable and meant for programs, the message for people. HTTP statuses are chosen at the edge.
 """
@@ -137,6 +138,12 @@ class StorageFull(Unavailable):
     code = "storage_full"
 
 
+class OutcomeUnknown(Unavailable):
+    """The whole request went through and its answer was lost: what was asked for may be done or not."""
+
+    code = "outcome_unknown"
+
+
 class ErrorBody(BaseModel):
     """The JSON body of every error answer."""
 
@@ -162,6 +169,7 @@ _BY_CODE: dict[str, type[PlatformError]] = {
         Unauthorized,
         Unavailable,
         StorageFull,
+        OutcomeUnknown,
     )
 }
 

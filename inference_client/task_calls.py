@@ -9,7 +9,7 @@ from urllib.parse import quote
 import httpx
 
 from contracts import routes
-from contracts.errors import UnknownTask
+from contracts.errors import OutcomeUnknown, UnknownTask
 from contracts.task_state import POLL_FAILED, POLL_NOT_FOUND, POLL_OUTPUT_MISSING, POLL_PENDING, TaskState
 from contracts.tasks import TaskStatus
 from inference_client.errors import (
@@ -65,7 +65,8 @@ class TaskCalls:
                 raise SubmissionUncertain(error.message) from error
             raise
         except RequestRefused as error:
-            if body.complete and error.status in _LOST_BEHIND_PROXY:
+            lost = error.status in _LOST_BEHIND_PROXY or error.code == OutcomeUnknown.code
+            if body.complete and lost:
                 raise SubmissionUncertain(error.message) from error
             raise
         return parsed(str, answer)

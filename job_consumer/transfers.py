@@ -1,13 +1,14 @@
 """The folder for zips on their way: locked while its consumer lives, so that a successor can clear up after it."""
 
 import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 _LOCK = "lock"
 
@@ -20,11 +21,22 @@ class Transfers:
         self._own = self._all / consumer
 
     def __enter__(self) -> Self:
-        self._own.mkdir(parents=True)
-        self._lock = (self._own / _LOCK).open("wb")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock = self._locked()
         self._clear_dead()
         return self
+
+    def _locked(self) -> BinaryIO:
+        """Make the folder and lock it; another consumer that starts may take it for dead between the two."""
+        while True:
+            self._own.mkdir(parents=True, exist_ok=True)
+            try:
+                lock = (self._own / _LOCK).open("wb")
+            except FileNotFoundError:
+                continue
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_still(lock, self._own / _LOCK):
+                return lock
+            lock.close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -49,6 +61,15 @@ class Transfers:
             try:
                 with (folder / _LOCK).open("rb") as lock:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(folder, ignore_errors=True)
+                    if _is_still(lock, folder / _LOCK):
+                        shutil.rmtree(folder, ignore_errors=True)
             except OSError:
                 continue  # it lives, or is just being made
+
+
+def _is_still(lock: BinaryIO, path: Path) -> bool:
+    """Whether the locked file is the one at the path, and not one that was removed while we waited for it."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

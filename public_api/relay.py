@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 from yarl import URL
 
-from contracts.errors import Unavailable, UploadTooLarge
+from contracts.errors import OutcomeUnknown, Unavailable, UploadTooLarge
 from service_kit.logging import get_logger
 
 log = get_logger(__name__)
@@ -34,6 +34,10 @@ _PASSED_BACK = (
 )
 _PASSED_ON = frozenset({b"content-type", b"range", b"if-range", b"if-none-match", b"if-match", b"if-modified-since"})
 _AWAY = "The platform's storage service does not answer now; nothing was lost, try again in a moment."
+_LOST_ANSWER = (
+    "The platform's storage service went away after it had the whole upload, and its answer is lost: the upload may be "
+    "stored, or not. To send it again may make it twice."
+)
 _BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
 
 
@@ -67,7 +71,7 @@ class Relay:
         """Make the pool; connects lazily, so private_api may come later."""
         self._session = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {self._token}", "Accept-Encoding": "identity"},
-            connector=aiohttp.TCPConnector(limit=1024, keepalive_timeout=30),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),  # each waiting poll holds a connection
             timeout=aiohttp.ClientTimeout(total=None, connect=self._deadlines.connect.total_seconds()),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("Content-Type", "User-Agent"),  # a request without a body has no type either
@@ -115,6 +119,8 @@ class Relay:
             The declared or the real size exceeds the limit.
         Unavailable
             private_api is away, now or in mid-upload.
+        OutcomeUnknown
+            It went away after the whole upload.
         HTTPException
             408: the client sent nothing for too long.
         """
@@ -152,6 +158,9 @@ class Relay:
         except _BROKEN as error:
             if upload is not None:
                 upload.raise_what_the_client_did()
+                if upload.complete:
+                    log.warning("private_api_away", error=type(error).__name__)
+                    raise OutcomeUnknown(_LOST_ANSWER) from error
             raise _away(error) from error
         if answer.status == 401:
             answer.close()
@@ -198,6 +207,8 @@ class _Upload:
         self._request = request
         self._max_bytes = max_bytes
         self._deadlines = deadlines
+        self.complete = False
+        """Whether private_api was sent all of it."""
         self._waits_for_client = False
         self._fault: UploadTooLarge | ClientDisconnect | None = None
 
@@ -217,6 +228,7 @@ class _Upload:
         except (UploadTooLarge, ClientDisconnect) as error:
             self._fault = error
             raise
+        self.complete = True
         self._allow(self._deadlines.store, waits_for_client=False)
 
     def raise_what_the_client_did(self) -> None:

@@ -43,9 +43,7 @@ def package(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_model_is_added_listed_shown_and_removed(
-    wire: WireServer, client: ic.InferenceClient, package: Path
-) -> None:
+def test_a_model_is_added_listed_shown_and_removed(wire: WireServer, client: ic.InferenceClient, package: Path) -> None:
     limits = RequestedLimits(timeout_seconds=60, capabilities=("SYS_NICE",))
 
     added = client.add_model("segment", "image:1", description="d", use_gpu=True, limits=limits, content=package)
@@ -141,6 +139,18 @@ def test_a_proxy_that_lost_its_server_leaves_the_post_uncertain(
         client.submit("m", package)
 
 
+def test_a_platform_that_lost_its_storage_after_the_whole_post_leaves_it_uncertain(
+    wire: WireServer, client: ic.InferenceClient, package: Path
+) -> None:
+    body = b'{"detail": "The answer is lost.", "code": "outcome_unknown"}'
+    wire.happens("POST", "/api/tasks/", status=503, body=body, headers={"Retry-After": "2"})
+
+    with pytest.raises(ic.SubmissionUncertain, match="The answer is lost"):
+        client.submit("m", package)
+
+    assert len(wire.requests("POST", "/api/tasks/")) == 1
+
+
 def test_a_post_refused_with_503_says_when_to_try_again(
     wire: WireServer, client: ic.InferenceClient, package: Path
 ) -> None:
@@ -193,7 +203,19 @@ def test_a_missing_bundle_of_certificates_is_refused_at_once(tmp_path: Path) -> 
 def test_a_server_of_an_unknown_authority_is_trusted_once_its_bundle_is_named(tmp_path: Path) -> None:
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     openssl = shutil.which("openssl") or missing("openssl makes the certificate")
-    options = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=wire", "-addext", "subjectAltName=IP:127.0.0.1"]
+    options = [
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=wire",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+    ]
     subprocess.run([openssl, *options, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
