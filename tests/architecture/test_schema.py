@@ -67,7 +67,9 @@ def test_the_known_head_is_the_newest_revision() -> None:
 def test_migrating_twice_changes_nothing(migrated: Database) -> None:
     migrate(migrated)
 
-    assert migrated.read_sync(lambda tx: tx.execute(text("SELECT version_num FROM alembic_version")).scalar_one()) == HEAD
+    assert (
+        migrated.read_sync(lambda tx: tx.execute(text("SELECT version_num FROM alembic_version")).scalar_one()) == HEAD
+    )
 
 
 def test_a_database_of_a_newer_version_is_refused(migrated: Database) -> None:

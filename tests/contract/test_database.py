@@ -232,9 +232,7 @@ def test_attempts_go_with_their_task(rows: TaskRows) -> None:
     assert rows._database.read_sync(lambda tx: tx.execute(select(attempts)).all()) == []
 
 
-def test_a_slow_answer_is_unavailable_and_not_a_hang(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_answer_is_unavailable_and_not_a_hang(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("private_api.storage.database._ANSWER_SECONDS", 0.3)
     with closing(Database(postgres_url)) as database:
         began = time.monotonic()

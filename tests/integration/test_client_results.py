@@ -134,9 +134,7 @@ def test_an_output_that_is_gone_is_told(wire: WireServer, client: ic.InferenceCl
         client.download(UID, tmp_path / "out.zip")
 
 
-def test_a_deleted_task_is_not_found_by_any_call(
-    wire: WireServer, client: ic.InferenceClient, tmp_path: Path
-) -> None:
+def test_a_deleted_task_is_not_found_by_any_call(wire: WireServer, client: ic.InferenceClient, tmp_path: Path) -> None:
     wire.task(UID)
 
     client.delete(UID)

@@ -28,7 +28,24 @@ from tests.support.waiting import eventually
 
 _BUSYBOX = Path("/bin/busybox")
 _APPLETS = (
-    *("cat", "chmod", "chown", "cp", "dd", "df", "echo", "env", "false", "find", "grep", "head", "id", "ip", "kill", "ln"),
+    *(
+        "cat",
+        "chmod",
+        "chown",
+        "cp",
+        "dd",
+        "df",
+        "echo",
+        "env",
+        "false",
+        "find",
+        "grep",
+        "head",
+        "id",
+        "ip",
+        "kill",
+        "ln",
+    ),
     *("ls", "mkdir", "mkfifo", "mount", "mv", "nc", "od", "printf", "ps", "rm", "seq", "sh", "sleep", "sort", "stat"),
     *("sync", "tail", "test", "timeout", "touch", "tr", "true", "wc", "wget", "yes"),
 )
@@ -171,7 +188,10 @@ class OwnEngine:
         options = [word for option, name in places.items() for word in (option, f"{self._folder}/{name}")]
         with self._log.open("wb") as log:
             self._daemon = subprocess.Popen(
-                ["dockerd", *options, "-H", self.address, *self._options], stdout=log, stderr=log, start_new_session=True
+                ["dockerd", *options, "-H", self.address, *self._options],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         try:
             eventually(self._answers, within=60, every=0.1)

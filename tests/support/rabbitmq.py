@@ -73,7 +73,9 @@ class RabbitNode:
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }
         self._names = subprocess.Popen(
-            ["epmd", "-port", str(names_port), "-address", "127.0.0.1"], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+            ["epmd", "-port", str(names_port), "-address", "127.0.0.1"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
         )
         self._server: subprocess.Popen[bytes] | None = None
 

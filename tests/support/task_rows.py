@@ -28,8 +28,15 @@ class TaskRows:
         with self._database.engine.begin() as connection:
             connection.execute(
                 insert(models).values(
-                    id=1, uid="model", human_readable_id="model", container_tag="model", use_gpu=False,
-                    input_mountpoint="/input", output_mountpoint="/output", model_mountpoint="/model", limits={},
+                    id=1,
+                    uid="model",
+                    human_readable_id="model",
+                    container_tag="model",
+                    use_gpu=False,
+                    input_mountpoint="/input",
+                    output_mountpoint="/output",
+                    model_mountpoint="/model",
+                    limits={},
                     created_at=db_now(),
                 )
             )
@@ -39,8 +46,16 @@ class TaskRows:
         uids = [secrets.token_urlsafe(32) for _ in range(count)]
         rows = [
             {
-                "uid": uid, "model_id": 1, "queue": queue, "state": TaskState.PENDING.value, "attempt": 0,
-                "handed_back": 0, "outbox": True, "created_at": 0.0, "input_sha256": "0" * 64, "input_size": 1,
+                "uid": uid,
+                "model_id": 1,
+                "queue": queue,
+                "state": TaskState.PENDING.value,
+                "attempt": 0,
+                "handed_back": 0,
+                "outbox": True,
+                "created_at": 0.0,
+                "input_sha256": "0" * 64,
+                "input_size": 1,
             }
             for uid in uids
         ]

@@ -103,7 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
         mishap = wire.take_mishap(self.command, self.route)
         if mishap is not None and mishap.before_body:
             self._see(0)
-            self._answer_error(mishap.status or 500, mishap.detail, mishap.code, mishap.headers | {"Connection": "close"})
+            self._answer_error(
+                mishap.status or 500, mishap.detail, mishap.code, mishap.headers | {"Connection": "close"}
+            )
             self.close_connection = True
             return
         body = self._read_body()

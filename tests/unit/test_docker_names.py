@@ -26,7 +26,8 @@ def test_labels_tell_the_attempt_again(attempt: AttemptRef) -> None:
 
 
 @pytest.mark.parametrize(
-    "foreign", [None, {}, {"inference-server.task": "1"}, {"inference-server.task": "x", "inference-server.attempt": "1"}]
+    "foreign",
+    [None, {}, {"inference-server.task": "1"}, {"inference-server.task": "x", "inference-server.attempt": "1"}],
 )
 def test_what_carries_no_whole_set_of_labels_belongs_to_no_attempt(foreign: dict[str, str] | None) -> None:
     assert attempt_of(foreign) is None

@@ -16,7 +16,9 @@ from job_consumer.runner.docker.tar_stream import extract_output, folder_as_tar,
 BOUNDS = {"max_bytes": 10_000, "max_entries": 100}
 
 
-def member(name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", link: str = "") -> tuple[tarfile.TarInfo, bytes]:
+def member(
+    name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", link: str = ""
+) -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name)
     info.type = kind
     info.size = len(content)
@@ -38,14 +40,17 @@ def pieces(data: bytes, size: int) -> Iterator[bytes]:
 
 def tree(folder: Path) -> dict[str, bytes | None]:
     return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
     }
 
 
 @given(size=st.integers(min_value=1, max_value=3000))
 def test_the_size_of_the_engines_pieces_does_not_matter(size: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("received")
-    data = tar_of(member("output", tarfile.DIRTYPE), member("output/a", content=b"x" * 700), member("output/b/c", content=b"y"))
+    data = tar_of(
+        member("output", tarfile.DIRTYPE), member("output/a", content=b"x" * 700), member("output/b/c", content=b"y")
+    )
 
     skipped = extract_output(pieces(data, size), folder, **BOUNDS)
 

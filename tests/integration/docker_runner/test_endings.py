@@ -23,7 +23,9 @@ from tests.support.engine_proxy import EngineProxy
 from tests.support.model_runs import an_assignment, limits, run_to_the_end, write_zip
 from tests.support.waiting import eventually
 
-PRINT_100_MB = "yes 'a line of this log, as long as lines of logs are, more or less' | head -c 104857600; echo; echo the end"
+PRINT_100_MB = (
+    "yes 'a line of this log, as long as lines of logs are, more or less' | head -c 104857600; echo; echo the end"
+)
 
 
 @pytest.fixture
@@ -138,7 +140,9 @@ def test_the_end_of_an_endless_log_is_kept(runner: DockerRunner, tiny_image: str
     assert time.monotonic() - began < 60
 
 
-def test_the_tail_is_whole_also_where_lines_are_very_short(runner: DockerRunner, tiny_image: str, tmp_path: Path) -> None:
+def test_the_tail_is_whole_also_where_lines_are_very_short(
+    runner: DockerRunner, tiny_image: str, tmp_path: Path
+) -> None:
     done = run_to_the_end(runner, an_assignment(tiny_image), tmp_path, {"run.sh": "yes '' | head -n 200000"})
 
     assert done.result.log_tail == "\n" * LOG_TAIL_BYTES
@@ -250,7 +254,9 @@ def test_a_failure_while_the_engine_was_away_is_not_held_against_the_model(
     assert "while the Docker engine was away" in str(results[0])
 
 
-@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # the SDK forgets sockets that it could not connect
+@pytest.mark.filterwarnings(
+    "ignore:unclosed <socket:ResourceWarning"
+)  # the SDK forgets sockets that it could not connect
 def test_a_model_that_the_engine_ends_at_its_own_shutdown_is_not_blamed(
     make_docker_runner: MakeDockerRunner, scratch: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -105,7 +105,9 @@ def test_links_and_pipes_are_skipped_and_told(runner: DockerRunner, tiny_image: 
 def test_an_output_folder_that_was_replaced_by_a_link_shows_nothing_of_the_host(
     runner: DockerRunner, tiny_image: str, tmp_path: Path
 ) -> None:
-    script = "mkdir /output/sub && echo x > /output/sub/passwd && rm -r /output/sub && ln -s /etc /output/sub; rm -r /output"
+    script = (
+        "mkdir /output/sub && echo x > /output/sub/passwd && rm -r /output/sub && ln -s /etc /output/sub; rm -r /output"
+    )
 
     done = run_to_the_end(runner, an_assignment(tiny_image), tmp_path, {"run.sh": script})
 
@@ -147,10 +149,19 @@ def test_folders_nested_deeper_than_names_can_say_leave_no_trace(
 
 @pytest.mark.parametrize(
     ("entries", "reason"),
-    [({"../../x": b""}, "leaves its folder"), ({"/etc/x": b""}, "absolute"), ({f"{n}": b"" for n in range(20)}, "more than 10 entries")],
+    [
+        ({"../../x": b""}, "leaves its folder"),
+        ({"/etc/x": b""}, "absolute"),
+        ({f"{n}": b"" for n in range(20)}, "more than 10 entries"),
+    ],
 )
 def test_a_hostile_input_is_the_tasks_own_fault(
-    entries: dict[str, bytes], reason: str, make_docker_runner: MakeDockerRunner, tiny_image: str, tmp_path: Path, scratch: Path
+    entries: dict[str, bytes],
+    reason: str,
+    make_docker_runner: MakeDockerRunner,
+    tiny_image: str,
+    tmp_path: Path,
+    scratch: Path,
 ) -> None:
     runner = make_docker_runner(scratch, archive_limits=ArchiveLimits(max_entries=10))
 

@@ -74,9 +74,14 @@ def test_another_tasks_files_are_out_of_sight(
     other = runner.prepare(an_assignment(tiny_image), secret, None)
 
     done = run_to_the_end(
-        runner, an_assignment(tiny_image), tmp_path, {"run.sh": "find / -name 'hush*'; cat /proc/self/mountinfo; ls /input"}
+        runner,
+        an_assignment(tiny_image),
+        tmp_path,
+        {"run.sh": "find / -name 'hush*'; cat /proc/self/mountinfo; ls /input"},
     )
-    volumes = {mount["Name"] for mount in docker_engine.api.inspect_container(other.container)["Mounts"] if "Name" in mount}
+    volumes = {
+        mount["Name"] for mount in docker_engine.api.inspect_container(other.container)["Mounts"] if "Name" in mount
+    }
     other.discard()
 
     assert volumes
@@ -90,7 +95,10 @@ def test_processes_and_shared_memory_are_its_own(runner: DockerRunner, tiny_imag
     marker.touch()
 
     done = run_to_the_end(
-        runner, an_assignment(tiny_image), tmp_path, {"run.sh": "ps -o pid | wc -l; ls -a /dev/shm; df -k /dev/shm | tail -n 1"}
+        runner,
+        an_assignment(tiny_image),
+        tmp_path,
+        {"run.sh": "ps -o pid | wc -l; ls -a /dev/shm; df -k /dev/shm | tail -n 1"},
     )
     marker.unlink()
 
@@ -105,7 +113,9 @@ def test_it_holds_no_capability_and_cannot_gain_any(runner: DockerRunner, tiny_i
         runner,
         an_assignment(tiny_image),
         tmp_path,
-        {"run.sh": "grep -E 'Cap(Eff|Bnd|Prm)|NoNewPrivs|Seccomp:' /proc/self/status; mount -t tmpfs none /tmp; chown 1 /input"},
+        {
+            "run.sh": "grep -E 'Cap(Eff|Bnd|Prm)|NoNewPrivs|Seccomp:' /proc/self/status; mount -t tmpfs none /tmp; chown 1 /input"
+        },
     )
 
     status = dict(line.split(":\t") for line in done.result.log_tail.splitlines() if ":\t" in line)

@@ -75,7 +75,10 @@ def dead_consumer(request: pytest.FixtureRequest, installation: str, scratch: Pa
     scratch.mkdir()
     command = [sys.executable, "-c", CONSUMER_THAT_DIES, str(scratch), installation, tiny_image, request.param]
     root = Path(__file__).parents[3]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=root) as consumer, closing(docker.from_env()) as engine:
+    with (
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=root) as consumer,
+        closing(docker.from_env()) as engine,
+    ):
         eventually(lambda: running(engine, installation))
         consumer.send_signal(signal.SIGKILL)
 
@@ -128,7 +131,11 @@ def test_what_is_current_stays_also_where_it_is_another_consumers(
 
 
 def test_attempts_that_differ_in_one_number_or_name_are_told_apart(
-    docker_engine: docker.DockerClient, make_docker_runner: MakeDockerRunner, scratch: Path, tiny_image: str, tmp_path: Path
+    docker_engine: docker.DockerClient,
+    make_docker_runner: MakeDockerRunner,
+    scratch: Path,
+    tiny_image: str,
+    tmp_path: Path,
 ) -> None:
     zipped = write_zip(tmp_path / "z", {})
     runners = [make_docker_runner(scratch, consumer=name) for name in ("host", "host-1", "host=1,x/ü")]
@@ -163,9 +170,7 @@ def test_another_installations_runs_are_invisible(
     assert len(found) == 1
 
 
-def test_nothing_is_removed_while_private_api_is_away(
-    runner: DockerRunner, tiny_image: str, tmp_path: Path
-) -> None:
+def test_nothing_is_removed_while_private_api_is_away(runner: DockerRunner, tiny_image: str, tmp_path: Path) -> None:
     content = BlobRef(sha256="c" * 64, size=1)
     model_zip = write_zip(tmp_path / "model.zip", {"w": "w"})
     run = runner.prepare(an_assignment(tiny_image, content=content), write_zip(tmp_path / "z", {}), model_zip)
@@ -207,7 +212,9 @@ def test_the_sweeper_sweeps_at_its_start_and_stops_when_told(
     assert not sweeping.is_alive()
 
 
-def test_a_sweep_survives_an_engine_that_is_away(make_docker_runner: MakeDockerRunner, scratch: Path, tmp_path: Path) -> None:
+def test_a_sweep_survives_an_engine_that_is_away(
+    make_docker_runner: MakeDockerRunner, scratch: Path, tmp_path: Path
+) -> None:
     runner = make_docker_runner(scratch, docker_host=f"unix://{tmp_path}/nobody-listens.sock")
 
     Sweeper(runner, KnownAttempts(), NEVER).sweep()

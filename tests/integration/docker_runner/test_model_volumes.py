@@ -73,7 +73,12 @@ def test_content_serves_the_other_consumers_of_the_engine_too(
 
 
 def test_content_of_another_installation_is_not_ours(
-    make_docker_runner: MakeDockerRunner, runner: DockerRunner, scratch: Path, tiny_image: str, input_zip: Path, model_zip: Path
+    make_docker_runner: MakeDockerRunner,
+    runner: DockerRunner,
+    scratch: Path,
+    tiny_image: str,
+    input_zip: Path,
+    model_zip: Path,
 ) -> None:
     log_of_a_run(runner, tiny_image, input_zip, model_zip)
 
@@ -156,7 +161,12 @@ def test_a_half_filled_volume_does_not_count(
 
 
 def test_a_half_filled_volume_of_a_dead_consumer_is_filled_anew_once_it_was_swept(
-    docker_engine: docker.DockerClient, installation: str, runner: DockerRunner, tiny_image: str, input_zip: Path, model_zip: Path
+    docker_engine: docker.DockerClient,
+    installation: str,
+    runner: DockerRunner,
+    tiny_image: str,
+    input_zip: Path,
+    model_zip: Path,
 ) -> None:
     abandoned, attempt = half_filled(docker_engine, installation, tiny_image, "dead")
     logs: list[str] = []
@@ -191,7 +201,12 @@ def test_a_consumer_that_died_while_filling_and_came_back_goes_on_at_once(
 
 
 def test_a_mark_whose_volume_an_administrator_removed_is_repaired(
-    docker_engine: docker.DockerClient, installation: str, runner: DockerRunner, tiny_image: str, input_zip: Path, model_zip: Path
+    docker_engine: docker.DockerClient,
+    installation: str,
+    runner: DockerRunner,
+    tiny_image: str,
+    input_zip: Path,
+    model_zip: Path,
 ) -> None:
     log_of_a_run(runner, tiny_image, input_zip, model_zip)
     (content,) = volumes_of(docker_engine, installation, Kind.MODEL)
@@ -202,7 +217,12 @@ def test_a_mark_whose_volume_an_administrator_removed_is_repaired(
 
 
 def test_a_filler_that_was_stopped_for_long_cannot_declare_its_volume_beside_another(
-    docker_engine: docker.DockerClient, installation: str, runner: DockerRunner, tiny_image: str, input_zip: Path, model_zip: Path
+    docker_engine: docker.DockerClient,
+    installation: str,
+    runner: DockerRunner,
+    tiny_image: str,
+    input_zip: Path,
+    model_zip: Path,
 ) -> None:
     stopped = ModelVolumes(Engine(), installation, "stopped", ArchiveLimits())
     abandoned, attempt = half_filled(docker_engine, installation, tiny_image, "stopped")
@@ -217,7 +237,12 @@ def test_a_filler_that_was_stopped_for_long_cannot_declare_its_volume_beside_ano
 
 
 def test_a_hostile_model_zip_is_refused_and_nothing_of_it_stays(
-    docker_engine: docker.DockerClient, installation: str, runner: DockerRunner, tiny_image: str, input_zip: Path, tmp_path: Path
+    docker_engine: docker.DockerClient,
+    installation: str,
+    runner: DockerRunner,
+    tiny_image: str,
+    input_zip: Path,
+    tmp_path: Path,
 ) -> None:
     hostile = write_zip(tmp_path / "hostile.zip", {"../x": "x"})
 
@@ -229,7 +254,12 @@ def test_a_hostile_model_zip_is_refused_and_nothing_of_it_stays(
 
 
 def test_content_of_models_that_are_no_more_is_forgotten(
-    docker_engine: docker.DockerClient, installation: str, runner: DockerRunner, tiny_image: str, input_zip: Path, model_zip: Path
+    docker_engine: docker.DockerClient,
+    installation: str,
+    runner: DockerRunner,
+    tiny_image: str,
+    input_zip: Path,
+    model_zip: Path,
 ) -> None:
     log_of_a_run(runner, tiny_image, input_zip, model_zip)
 
@@ -268,7 +298,9 @@ def test_a_task_never_runs_on_content_that_vanished_after_the_look(
 def test_a_filler_is_found_as_a_leftover_of_its_attempt(
     docker_engine: docker.DockerClient, installation: str, runner: DockerRunner, tiny_image: str
 ) -> None:
-    labels: dict[str, Any] = attempt_labels(installation, Kind.FILLER, AttemptRef(task_id=5, attempt=6, consumer="gone"))
+    labels: dict[str, Any] = attempt_labels(
+        installation, Kind.FILLER, AttemptRef(task_id=5, attempt=6, consumer="gone")
+    )
     docker_engine.api.create_container(tiny_image, labels=labels)
 
     found = runner.leftovers()

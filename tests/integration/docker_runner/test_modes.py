@@ -42,7 +42,11 @@ def in_a_mount_namespace_of_its_own(scratch: Path, *arguments: str) -> str:
     command = ["unshare", "-m", "bash", "-c", mount_and_run, "bash", str(scratch), sys.executable]
     done = subprocess.run(
         [*command, RUN_WHERE_THE_HOST_SEES_ANOTHER_SCRATCH, *arguments],
-        capture_output=True, text=True, timeout=60, check=True, cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=Path(__file__).parents[3],
     )
     return done.stdout.splitlines()[-1]
 
@@ -53,7 +57,11 @@ def volume_options(engine: docker.DockerClient, container: str) -> list[dict[str
 
 
 def test_a_scratch_folder_that_the_host_sees_is_used_in_its_place(
-    docker_engine: docker.DockerClient, make_docker_runner: MakeDockerRunner, scratch: Path, tiny_image: str, tmp_path: Path
+    docker_engine: docker.DockerClient,
+    make_docker_runner: MakeDockerRunner,
+    scratch: Path,
+    tiny_image: str,
+    tmp_path: Path,
 ) -> None:
     if os.geteuid() != 0:
         missing("the shared way takes root")
@@ -87,7 +95,9 @@ def test_the_check_leaves_nothing(make_docker_runner: MakeDockerRunner, scratch:
     assert [left for folder in scratch.iterdir() for left in folder.iterdir()] == []
 
 
-def test_a_runner_that_was_closed_connects_again(make_docker_runner: MakeDockerRunner, scratch: Path, tiny_image: str) -> None:
+def test_a_runner_that_was_closed_connects_again(
+    make_docker_runner: MakeDockerRunner, scratch: Path, tiny_image: str
+) -> None:
     runner = make_docker_runner(scratch)
     runner.check()
 

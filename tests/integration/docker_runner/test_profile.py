@@ -25,8 +25,12 @@ CARD = "GPU-6a3a0b2e-0000-4000-8000-000000000001"
 
 
 @pytest.fixture
-def inspected(docker_engine: docker.DockerClient, runner: DockerRunner, tiny_image: str, tmp_path: Path) -> dict[str, Any]:
-    run = runner.prepare(an_assignment(tiny_image, task_id=41, attempt=2, limits=LIMITS), write_zip(tmp_path / "z", {}), None)
+def inspected(
+    docker_engine: docker.DockerClient, runner: DockerRunner, tiny_image: str, tmp_path: Path
+) -> dict[str, Any]:
+    run = runner.prepare(
+        an_assignment(tiny_image, task_id=41, attempt=2, limits=LIMITS), write_zip(tmp_path / "z", {}), None
+    )
     found: dict[str, Any] = docker_engine.api.inspect_container(run.container)
     run.discard()
     return found
@@ -62,7 +66,9 @@ def test_the_engine_reports_the_fixed_part_of_the_profile(inspected: dict[str, A
     assert {(limit["Name"], limit["Hard"]) for limit in host["Ulimits"]} == {("nofile", 16384), ("core", 0)}
 
 
-def test_labels_tell_whose_the_container_is_and_the_uid_stands_nowhere(inspected: dict[str, Any], installation: str) -> None:
+def test_labels_tell_whose_the_container_is_and_the_uid_stands_nowhere(
+    inspected: dict[str, Any], installation: str
+) -> None:
     labels = inspected["Config"]["Labels"]
 
     assert labels["inference-server.installation"] == installation
@@ -87,7 +93,11 @@ def test_an_shm_of_nothing_is_not_the_engines_default(
 
 
 def test_a_gpu_model_gets_the_consumers_card_and_no_other(
-    docker_engine: docker.DockerClient, make_docker_runner: MakeDockerRunner, scratch: Path, tiny_image: str, tmp_path: Path
+    docker_engine: docker.DockerClient,
+    make_docker_runner: MakeDockerRunner,
+    scratch: Path,
+    tiny_image: str,
+    tmp_path: Path,
 ) -> None:
     runner = make_docker_runner(scratch, gpu_uuid=CARD)
 
@@ -103,7 +113,11 @@ def test_a_gpu_model_gets_the_consumers_card_and_no_other(
 
 
 def test_a_cpu_model_gets_no_card_also_on_a_consumer_that_has_one(
-    docker_engine: docker.DockerClient, make_docker_runner: MakeDockerRunner, scratch: Path, make_image: Any, tmp_path: Path
+    docker_engine: docker.DockerClient,
+    make_docker_runner: MakeDockerRunner,
+    scratch: Path,
+    make_image: Any,
+    tmp_path: Path,
 ) -> None:
     runner = make_docker_runner(scratch, gpu_uuid=CARD)
 
@@ -115,7 +129,9 @@ def test_a_cpu_model_gets_no_card_also_on_a_consumer_that_has_one(
     assert "NVIDIA_VISIBLE_DEVICES=void" in inspected["Config"]["Env"]
 
 
-def test_a_gpu_model_is_no_work_for_a_consumer_without_a_card(runner: DockerRunner, tiny_image: str, tmp_path: Path) -> None:
+def test_a_gpu_model_is_no_work_for_a_consumer_without_a_card(
+    runner: DockerRunner, tiny_image: str, tmp_path: Path
+) -> None:
     with pytest.raises(RunnerError, match="needs a GPU"):
         runner.prepare(an_assignment(tiny_image, use_gpu=True), write_zip(tmp_path / "z", {}), None)
 

@@ -63,9 +63,7 @@ def test_leases_are_judged_by_the_databases_clock_alone(api: Api, monkeypatch: p
     assert api.status(uid)["state"] == "pending"
 
 
-def test_a_restart_keeps_everything_and_gives_running_attempts_a_fresh_lease(
-    database_url: str, tmp_path: Path
-) -> None:
+def test_a_restart_keeps_everything_and_gives_running_attempts_a_fresh_lease(database_url: str, tmp_path: Path) -> None:
     given = settings(database_url, tmp_path / "data")
     content, output = make_zip({"model": b"m"}), make_zip({"out": b"o"})
     with running(given) as api:
@@ -106,5 +104,3 @@ def test_a_start_removes_files_that_no_row_names_and_keeps_the_others(database_u
         eventually(lambda: api.files() == named)
         assert len(named) == 5
         assert [api.poll(uid).status_code for uid in (pending, finished)] == [551, 200]
-
-

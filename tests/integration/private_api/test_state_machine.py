@@ -26,7 +26,13 @@ from tests.support import private_api
 
 T = TypeVar("T")
 MAX_ATTEMPTS = 3
-DEEDS = ["claim"] * 6 + ["finish"] * 4 + ["lapse"] * 3 + ["upload", "heartbeat", "succeed"] * 2 + ["post", "cancel", "delete"]
+DEEDS = (
+    ["claim"] * 6
+    + ["finish"] * 4
+    + ["lapse"] * 3
+    + ["upload", "heartbeat", "succeed"] * 2
+    + ["post", "cancel", "delete"]
+)
 """One rule draws from this list, because rules of their own cannot be weighed: most walks would end at the first cancel."""
 CONSUMERS = st.sampled_from(["a", "b"])
 WRITERS = st.sampled_from(["the right one"] * 6 + ["an old attempt", "another consumer"])

@@ -88,7 +88,12 @@ def test_a_failed_task_says_why_and_keeps_its_log(api: Api) -> None:
     api.claim(uid)
 
     api.finish(
-        uid, Outcome.MODEL_FAILED, reason="Out of memory.", exit_code=137, log_tail="line\x00 1\nlast", step_seconds={"run": 2.5}
+        uid,
+        Outcome.MODEL_FAILED,
+        reason="Out of memory.",
+        exit_code=137,
+        log_tail="line\x00 1\nlast",
+        step_seconds={"run": 2.5},
     )
 
     answer = api.poll(uid)

@@ -70,7 +70,9 @@ def test_what_is_no_form_with_a_zip_is_refused_in_a_sentence(sqlite_api: Api) ->
         **dict.fromkeys(bodies, 422),
         "too much beside it": 413,
     }
-    assert all("zip_file" in a.json()["detail"] or "form" in a.json()["detail"] for a in [raw, nothing, *answers.values()])
+    assert all(
+        "zip_file" in a.json()["detail"] or "form" in a.json()["detail"] for a in [raw, nothing, *answers.values()]
+    )
     assert api.files() == []
 
 
@@ -135,7 +137,10 @@ def test_an_upload_above_the_limit_is_413(make_sqlite_api: MakeApi, declared: bo
     headers = {"Content-Type": "multipart/form-data; boundary=frame"}
 
     answer = api.http.post(
-        routes.TASKS, params=QUERY, headers=headers, content=body if declared else iter([body[:2_000_000], body[2_000_000:]])
+        routes.TASKS,
+        params=QUERY,
+        headers=headers,
+        content=body if declared else iter([body[:2_000_000], body[2_000_000:]]),
     )
 
     assert (answer.status_code, answer.json()["code"]) == (413, "upload_too_large")

@@ -41,7 +41,9 @@ def form_of(content: bytes) -> bytes:
 
 
 @given(
-    content=st.one_of(st.binary(max_size=200), st.lists(st.sampled_from([b"\r", b"\n", b"-", b"--frame", b"x"])).map(b"".join)),
+    content=st.one_of(
+        st.binary(max_size=200), st.lists(st.sampled_from([b"\r", b"\n", b"-", b"--frame", b"x"])).map(b"".join)
+    ),
     cuts=st.lists(st.integers(0, 500), max_size=8),
 )
 def test_the_content_survives_any_cut(content: bytes, cuts: list[int]) -> None:
@@ -74,7 +76,13 @@ def test_a_form_that_ends_early_is_refused(kept: int) -> None:
 
 @pytest.mark.parametrize(
     "content_type",
-    [b"", b"application/zip", b"multipart/form-data", b"multipart/form-data; boundary=", b"multipart/mixed; boundary=frame"],
+    [
+        b"",
+        b"application/zip",
+        b"multipart/form-data",
+        b"multipart/form-data; boundary=",
+        b"multipart/mixed; boundary=frame",
+    ],
 )
 def test_another_content_type_is_refused_with_what_to_send(content_type: bytes) -> None:
     with pytest.raises(InvalidRequest, match="zip_file"):

@@ -8,7 +8,13 @@ from private_api.services.limits import LimitPolicy
 
 DEFAULTS = Limits(timeout_seconds=10, memory_bytes=2**30, cpus=1, pids=100, shm_bytes=2**20)
 CEILINGS = Limits(
-    timeout_seconds=20, memory_bytes=2**31, cpus=2, pids=200, shm_bytes=2**21, network="bridge", capabilities=("SYS_NICE",)
+    timeout_seconds=20,
+    memory_bytes=2**31,
+    cpus=2,
+    pids=200,
+    shm_bytes=2**21,
+    network="bridge",
+    capabilities=("SYS_NICE",),
 )
 POLICY = LimitPolicy(DEFAULTS, CEILINGS)
 
