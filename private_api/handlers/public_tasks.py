@@ -63,7 +63,7 @@ POLL_ROUTE = Route(TASK, poll_task, methods=["GET", "HEAD"])
 
 
 def _wait_of(request: Request) -> float:
-    given = request.query_params.get("wait", "0") if request.url.query else "0"
+    given = request.query_params.get("wait", "0") if request.scope["query_string"] else "0"
     try:
         seconds = float(given)
     except ValueError:

@@ -14,6 +14,7 @@ from contracts.queue import queue_for
 from contracts.task_state import TaskState, check_transition
 from contracts.tasks import UID_BYTES, short_uid
 from private_api.records import Blob, ModelRecord, Standing, TaskRecord
+from private_api.services.standings import Standings
 from private_api.services.wakeups import Wakeups, wait_for
 from private_api.storage import attempts as attempt_rows
 from private_api.storage import models as model_rows
@@ -101,6 +102,7 @@ class Tasks:
 
     def __init__(self, database: Database, files: BlobStore, wakeups: Wakeups, moves: Moves) -> None:
         self._database = database
+        self._standings = Standings(database)
         self._files = files
         self._wakeups = wakeups
         self._moves = moves
@@ -149,7 +151,7 @@ class Tasks:
         if not is_uid(uid):
             return None
         if not seconds:
-            return await self._database.read(lambda tx: task_rows.find_standing(tx, uid))
+            return await self._standings.find(uid)
         with self._wakeups.end_of(uid) as ended:
             standing = await self.poll(uid)
             if standing is None or standing.state.is_final or self._wakeups.is_closed:

@@ -1,0 +1,35 @@
+"""Where tasks stand, read for all who ask at once: polls come in crowds, and one query answers a crowd."""
+
+import asyncio
+from collections.abc import Mapping
+
+from private_api.records import Standing
+from private_api.storage import tasks as task_rows
+from private_api.storage.database import Database
+
+
+class Standings:
+    """Reads for polls. Lives in the event loop alone.
+
+    Who asks while a query is under way is answered by the next one, together with all others who asked meanwhile: each
+    answer is read after its question. One query at a time is under way.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._asked: set[str] = set()
+        self._next: asyncio.Task[Mapping[str, Standing]] | None = None
+        self._turn = asyncio.Lock()
+
+    async def find(self, uid: str) -> Standing | None:
+        """Where the task stands; None for one that is unknown or deleted. Raises as :meth:`Database.read` does."""
+        self._asked.add(uid)
+        if self._next is None:
+            self._next = asyncio.create_task(self._answer())
+        found = await asyncio.shield(self._next)  # one who hangs up must not take the answer from the others
+        return found.get(uid)
+
+    async def _answer(self) -> Mapping[str, Standing]:
+        async with self._turn:
+            uids, self._asked, self._next = self._asked, set(), None
+            return await self._database.read(lambda tx: task_rows.find_standings(tx, uids))
