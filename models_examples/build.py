@@ -21,7 +21,7 @@ from docker.errors import APIError, BuildError, DockerException
 
 from contracts.errors import InvalidRequest
 from contracts.model_file import MODEL_FILE, ModelFile
-from models_examples.python_base import DEFAULT_MIRROR, PYTHON_VERSION, BaseImageError, ensure_python_base
+from models_examples.python_base import PYTHON_VERSION, BaseImageError, ensure_python_base
 from models_examples.wheels import DownloadError, wheels_for
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def folder_of(name: str) -> Path:
     raise InvalidRequest(f"There is no example {name!r}; there are: {', '.join(folders)}.")
 
 
-def offline_base(engine: docker.DockerClient, *, rebuild: bool = False, mirror: str = DEFAULT_MIRROR) -> Base:
+def offline_base(engine: docker.DockerClient, *, rebuild: bool = False, mirror: str | None = None) -> Base:
     """The base for builds without registry and network, made when it is not there yet.
 
     Raises
@@ -139,7 +139,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     how.add_argument("--offline", action="store_true", help="no registry, no network inside the build")
     how.add_argument("--python-image", metavar="TAG", help="Python base image, such as one from your own registry")
     parser.add_argument("--rebuild-base", action="store_true", help="make the offline base image anew")
-    parser.add_argument("--mirror", default=DEFAULT_MIRROR, help="Debian mirror for the base (default: %(default)s)")
+    parser.add_argument("--mirror", help="Debian mirror for the base, instead of debootstrap's own")
     return parser.parse_args(arguments)
 
 

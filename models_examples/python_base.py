@@ -19,7 +19,6 @@ PYTHON_VERSION = "3.11"
 """The Python of SUITE; wheels for offline builds are chosen for it."""
 REPOSITORY = "inference-server/python-base"
 TAG = f"{REPOSITORY}:{SUITE}"
-DEFAULT_MIRROR = ""
 
 PACKAGES = ("python3", "python3-venv", "python3-pip", "ca-certificates")
 _BOOTSTRAP_SECONDS = 900
@@ -34,7 +33,7 @@ class BaseImageError(Exception):
     """The base image could not be made; the message says what to do."""
 
 
-def ensure_python_base(engine: docker.DockerClient, *, rebuild: bool = False, mirror: str = DEFAULT_MIRROR) -> str:
+def ensure_python_base(engine: docker.DockerClient, *, rebuild: bool = False, mirror: str | None = None) -> str:
     """The tag of the base image on this engine; made by debootstrap (root, half a minute) unless it is there already.
 
     Raises
@@ -45,7 +44,7 @@ def ensure_python_base(engine: docker.DockerClient, *, rebuild: bool = False, mi
     if not rebuild and _exists(engine, TAG):
         return TAG
     _check_tools()
-    log.info("making %s from %s", TAG, mirror)
+    log.info("making %s from %s", TAG, mirror or "debootstrap's own mirror")
     with tempfile.TemporaryDirectory(prefix="python-base-") as scratch:
         tree = Path(scratch) / "root"
         _bootstrap(tree, mirror)
@@ -69,14 +68,17 @@ def _check_tools() -> None:
         raise BaseImageError("debootstrap needs root to make a file tree with its owners; run this command with sudo.")
 
 
-def _bootstrap(tree: Path, mirror: str) -> None:
-    command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(tree), mirror]
+def _bootstrap(tree: Path, mirror: str | None) -> None:
+    command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(tree)]
+    if mirror is not None:
+        command.append(mirror)
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=_BOOTSTRAP_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise BaseImageError(f"debootstrap took longer than {_BOOTSTRAP_SECONDS} s; is {mirror} reachable?") from error
+        asked = mirror or "its mirror"
+        raise BaseImageError(f"debootstrap took longer than {_BOOTSTRAP_SECONDS} s; is {asked} reachable?") from error
     if done.returncode != 0:
         last_lines = "\n".join((done.stdout + done.stderr).splitlines()[-5:])
         raise BaseImageError(

@@ -6,9 +6,10 @@ import pytest
 
 from contracts.models import RequestedLimits
 from contracts.task_state import TaskState
+from contracts.tasks import Step
 from inference_client import InferenceClient
-from tests.support.hostile_models import tag_of
-from tests.support.platform import Platform, PlatformMaker
+from tests.support.hostile_models import tag_of, zip_of
+from tests.support.platform import LEASE_SECONDS, Platform, PlatformMaker
 from tests.support.rabbitmq import RabbitNode
 from tests.support.waiting import eventually
 
@@ -40,6 +41,23 @@ def test_a_task_posted_while_the_broker_is_stopped_runs_once_it_is_back(
         for uid in uids:
             assert client.wait(uid, 60).attempt == 1
     assert consumer.process.poll() is None
+
+
+def test_a_running_task_outlives_a_broker_that_is_away_for_longer_than_its_lease(
+    platform: Platform, rabbit_node: RabbitNode, all_models_folder: Path, tmp_path: Path
+) -> None:
+    platform.start_consumer("process", MODELS_FOLDER=str(all_models_folder))
+    sent = zip_of(tmp_path / "in.zip", {"seconds": str(int(2 * LEASE_SECONDS))})
+    with platform.client() as client:
+        client.add_model("takes_its_time", tag_of("takes_its_time"))
+        uid = client.submit("takes_its_time", sent)
+        eventually(lambda: client.status(uid).step is Step.RUN, 30)
+
+        rabbit_node.stop()
+        status = client.wait(uid, 60)
+        rabbit_node.start()
+
+    assert status.attempt == 1
 
 
 def test_both_sides_start_without_a_broker(

@@ -1,18 +1,17 @@
 """private_api is killed or away: no uid that was handed out is lost, no result either, nobody hangs."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from contracts.task_state import TaskState
 from contracts.tasks import Step
 from inference_client import InferenceClient
-from tests.support.hostile_models import unzipped
+from tests.support.hostile_models import tag_of, unzipped, zip_of
 from tests.support.platform import Platform, Service
 from tests.support.waiting import eventually
 
@@ -40,28 +39,22 @@ def test_a_uid_survives_a_kill_right_after_it_was_handed_out(
 
 
 def test_a_result_reaches_a_private_api_that_died_during_the_run(
-    polled: Platform, client: InferenceClient, start: Callable[[], Service], tmp_path: Path, all_models_folder: Path
+    polled: Platform, client: InferenceClient, start: Callable[[], Service], tmp_path: Path
 ) -> None:
-    model = tmp_path / "models" / "waits_for_file"
-    model.mkdir(parents=True)
-    (model / "model.toml").write_text(
-        'human_readable_id = "waits"\ncontainer_tag = "test/waits:1"\ncommand = ["sh", "run.sh"]\n'
-    )
-    (model / "run.sh").write_text("sleep 3; echo done > ${OUTPUT_DIR:-/output}/done.txt\n")
-    client.add_model("waits", "test/waits:1")
-    polled.start_consumer("process", MODELS_FOLDER=str(tmp_path / "models"))
-    uid = client.submit("waits", _zip(tmp_path))
+    client.add_model("takes_its_time", tag_of("takes_its_time"))
+    consumer = start()
+    uid = client.submit("takes_its_time", zip_of(tmp_path / "in.zip", {"seconds": "2"}))
     eventually(lambda: client.status(uid).step is Step.RUN, 30)
+    program = next(child for child in psutil.Process(consumer.process.pid).children(recursive=True))
 
     polled.private.kill()
-    subprocess.run([sys.executable, "-c", "import time; time.sleep(4)"], check=True)  # the model ends meanwhile
+    psutil.wait_procs([program], timeout=30)
     polled.private.restart()
     polled.wait_ready()
 
-    status = client.wait(uid, 60)
-    assert status.attempt == 1
+    assert client.wait(uid, 60).attempt == 1
     client.download(uid, tmp_path / "out.zip")
-    assert unzipped(tmp_path / "out.zip") == {"done.txt": b"done\n"}
+    assert unzipped(tmp_path / "out.zip") == {"seconds": b"2"}
 
 
 def test_while_it_is_away_every_route_answers_503_with_retry_after(
@@ -86,9 +79,3 @@ def test_while_it_is_away_every_route_answers_503_with_retry_after(
     polled.private.restart()
     polled.wait_ready()
     assert client.state(uid) is TaskState.PENDING
-
-
-def _zip(folder: Path) -> Path:
-    from tests.support.hostile_models import zip_of
-
-    return zip_of(folder / "waits.zip", {"file": "content"})
