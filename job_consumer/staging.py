@@ -19,6 +19,8 @@ from service_kit.logging import get_logger
 
 log = get_logger(__name__)
 
+_HEAD_START = timedelta(milliseconds=50)
+"""The task that is being started comes first: it needs the same processor, disk and engine, for about so long."""
 _LOOK_EVERY = timedelta(seconds=1)
 _WATCH_EVERY = timedelta(milliseconds=100)
 
@@ -89,7 +91,7 @@ class StagedAhead:
     def _look(self) -> None:
         """Ask until there is a task to stage, and stage it once."""
         backoff = Backoff(first=_LOOK_EVERY)
-        pause = timedelta(0)
+        pause = _HEAD_START
         while not self._over.wait(pause.total_seconds()):
             try:
                 offer = self._private_api.peek()

@@ -7,14 +7,16 @@ pool of threads.
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from contracts.errors import InvalidRequest, PlatformError, StorageFull, Unavailable
 
@@ -32,6 +34,8 @@ _ANSWER_SECONDS = 20.0
 """The longest that a caller waits for one transaction, queueing included."""
 
 _POSTGRES_THREADS = 8
+_IDLE_SECONDS = 1.0
+_USED_AT = "used_at"
 _POSTGRES_DISK_FULL = "53100"
 
 _SQLITE_PRAGMAS = (
@@ -106,6 +110,27 @@ def sqlite_engine(url: URL, begin: str) -> Engine:
     return engine
 
 
+def _ping_after_idling(engine: Engine) -> None:
+    """Try connections that have idled before they are used; one in steady use needs no round trip for that.
+
+    Should the server restart within the moment, one caller is told to try again, and the pool opens new connections.
+    """
+
+    def remember(_: Any, record: ConnectionPoolEntry) -> None:
+        record.info[_USED_AT] = time.monotonic()
+
+    def ping(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
+        if time.monotonic() - record.info.get(_USED_AT, time.monotonic()) < _IDLE_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise DisconnectionError from error  # the pool opens another
+
+    event.listen(engine, "checkin", remember)
+    event.listen(engine, "checkout", ping)
+
+
 class Database:
     """Runs functions of a connection, each in one transaction.
 
@@ -123,14 +148,16 @@ class Database:
             self._reader = sqlite_engine(self._url, "BEGIN")
             self._threads = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         else:
-            self._writer = self._reader = create_engine(
+            self._writer = create_engine(
                 self._url,
-                pool_pre_ping=True,
                 pool_size=_POSTGRES_THREADS,
                 max_overflow=4,  # for threads that use the sync ways
                 pool_timeout=_CONNECT_SECONDS,
                 connect_args=_POSTGRES_ARGUMENTS,
             )
+            _ping_after_idling(self._writer)
+            # Each statement sees what is committed, in a transaction or not: without one, a read is one round trip.
+            self._reader = self._writer.execution_options(isolation_level="AUTOCOMMIT")
             self._threads = ThreadPoolExecutor(_POSTGRES_THREADS, thread_name_prefix="postgresql")
 
     @property
