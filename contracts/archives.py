@@ -33,7 +33,7 @@ _RATIO_FREE_BYTES = 10 * 2**20
 
 @dataclass(frozen=True)
 class ArchiveLimits:
-    """Bounds of one archive: entries, bytes unpacked, and bytes unpacked per byte packed."""
+    """Bounds of one archive: entries (and folders that names imply), bytes unpacked, bytes unpacked per byte packed."""
 
     max_entries: int = 100_000
     max_unpacked_bytes: int = 200 * 2**30
@@ -102,11 +102,24 @@ def _check_kind(info: zipfile.ZipInfo, name: str) -> bool:
     return is_dir
 
 
-def _check_folders(seen: Mapping[PurePosixPath, bool]) -> None:
+def _check_folders(seen: Mapping[PurePosixPath, bool], max_entries: int) -> None:
+    """Refuse a file in a folder's place, and too many folders: one deep name stands for a thousand of them."""
+    folders = {PurePosixPath()}
+    implied = 0
     for path in seen:
         for parent in path.parents:
+            if parent in folders:
+                break
             if seen.get(parent) is False:
                 raise HostileArchive(f"The zip holds {str(parent)!r} both as a file and as a folder.")
+            folders.add(parent)
+            implied += parent not in seen
+            if len(seen) + implied > max_entries:
+                raise _too_many_entries(max_entries)
+
+
+def _too_many_entries(limit: int) -> HostileArchive:
+    return HostileArchive(f"The zip holds more than {limit} entries, the folders of their names counted.")
 
 
 def check_entries(infos: Iterable[zipfile.ZipInfo], limits: ArchiveLimits, packed_bytes: int) -> list[ArchiveEntry]:
@@ -134,8 +147,8 @@ def check_entries(infos: Iterable[zipfile.ZipInfo], limits: ArchiveLimits, packe
         total += info.file_size
         entries.append(ArchiveEntry(info=info, path=path, is_dir=is_dir))
         if len(entries) > limits.max_entries:
-            raise HostileArchive(f"The zip holds more than {limits.max_entries} entries.")
-    _check_folders(seen)
+            raise _too_many_entries(limits.max_entries)
+    _check_folders(seen, limits.max_entries)
     if total > limits.max_unpacked_bytes:
         raise HostileArchive(f"The zip unpacks to {total} bytes; the limit is {limits.max_unpacked_bytes}.")
     if total > _RATIO_FREE_BYTES and total > limits.max_ratio * max(packed_bytes, 1):
@@ -170,7 +183,7 @@ class _BoundedDirectory(io.FileIO):
             raise HostileArchive(f"The zip's directory is longer than {self._max_bytes} bytes.")
         data = super().read(wanted) or b""
         if data.count(_DIRECTORY_SIGNATURE) > self._max_entries:
-            raise HostileArchive(f"The zip holds more than {self._max_entries} entries.")
+            raise _too_many_entries(self._max_entries)
         return data
 
 

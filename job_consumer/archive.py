@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -58,24 +59,23 @@ def unpack(zip_path: Path, folder: Path, limits: ArchiveLimits) -> None:
         The disk refused.
     """
     entries = check_archive(zip_path, limits)
+    made = {PurePosixPath()}
     with zipfile.ZipFile(zip_path) as archive:
         for entry in entries:
             if entry.is_dir:
-                _make_folders(folder, entry.path)
+                _make_folders(folder, entry.path, made)
             else:
-                _make_folders(folder, entry.path.parent)
+                _make_folders(folder, entry.path.parent, made)
                 _write_entry(archive, entry, folder / entry.path)
 
 
-def _make_folders(folder: Path, path: PurePosixPath) -> None:
-    below = folder
-    for part in path.parts:
-        below = below / part
-        try:
-            below.mkdir()
-        except FileExistsError:
-            continue
-        below.chmod(_FOLDER_MODE)
+def _make_folders(folder: Path, path: PurePosixPath, made: set[PurePosixPath]) -> None:
+    """Make the folder and those above it that were not made yet; asking the disk each time is slow in deep trees."""
+    missing = list(takewhile(lambda one: one not in made, (path, *path.parents)))
+    for one in reversed(missing):
+        (folder / one).mkdir()
+        (folder / one).chmod(_FOLDER_MODE)
+        made.add(one)
 
 
 def _write_entry(archive: zipfile.ZipFile, entry: ArchiveEntry, target: Path) -> None:

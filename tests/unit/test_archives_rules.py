@@ -258,3 +258,15 @@ def _refused(data: bytes, folder: Path) -> bool:
     except (NotAnArchive, HostileArchive):
         return True
     return False
+
+
+def test_folders_that_names_imply_count_as_entries(refusal: Callable[[bytes], str]) -> None:
+    deep = zipped(*(f"{branch}/" + "d/" * 20 + "file" for branch in range(3)))
+
+    assert "more than 50 entries" in refusal(deep)
+
+
+def test_a_folder_that_many_names_share_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "given.zip").write_bytes(zipped(*("d/" * 20 + str(number) for number in range(20))))
+
+    assert len(check_archive(tmp_path / "given.zip", LIMITS)) == 20
