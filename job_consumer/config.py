@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
 from contracts.archives import ArchiveLimits
 from service_kit.logging import LogFormat
-from service_kit.settings import Settings
+from service_kit.settings import LONGEST_SECONDS, BrokerAddress, HeaderToken, HttpAddress, LogLevel, Settings
 
 
 class JobConsumerSettings(Settings):
     """One field per environment variable, in capitals."""
 
-    private_api_url: str = Field(description="Where private_api answers, for example http://private-api:7000.")
-    internal_token: SecretStr = Field(min_length=16, description="The token that the services share.")
-    rabbitmq_url: SecretStr | None = Field(
+    private_api_url: HttpAddress = Field(description="Where private_api answers, for example http://private-api:7000.")
+    internal_token: HeaderToken = Field(description="The token that the services share.")
+    rabbitmq_url: BrokerAddress = Field(
         default=None, description="amqp://USER:PASSWORD@HOST:5672/VHOST; without it task ids come by long poll."
     )
     scratch_dir: Path = Field(description="Folder for inputs and outputs of running tasks, removed after each.")
@@ -32,14 +32,19 @@ class JobConsumerSettings(Settings):
     gpu_uuid: str | None = Field(default=None, description="The card of this consumer, as nvidia-smi -L names it.")
     take_cpu_tasks: bool = Field(default=True, description="Whether a consumer with a GPU also runs CPU tasks.")
     drain_seconds: float = Field(
-        default=60, ge=0, description="After SIGTERM a running task may end within so long, else it is handed back."
+        default=60,
+        ge=0,
+        le=LONGEST_SECONDS,
+        description="After SIGTERM a running task may end within so long, else it is handed back.",
     )
-    sweep_seconds: float = Field(default=15, gt=0, description="Pause between two searches for what dead runs left.")
+    sweep_seconds: float = Field(
+        default=15, gt=0, le=LONGEST_SECONDS, description="Pause between two searches for what dead runs left."
+    )
     archive_max_entries: int = Field(default=100_000, gt=0, description="Most entries of an input or model zip.")
     archive_max_unpacked_bytes: int = Field(default=200 * 2**30, gt=0, description="Most bytes that a zip unpacks to.")
     archive_max_ratio: float = Field(default=200, gt=1, description="Most bytes unpacked per byte packed.")
     max_output_bytes: int = Field(default=50 * 2**30, gt=0, description="Most bytes that a model may leave.")
-    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_format: LogFormat = Field(default="auto", description="json, text, or auto: text on a terminal.")
 
     @property

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, model_validator
 from contracts.archives import ArchiveLimits
 from contracts.models import Limits
 from service_kit.logging import LogFormat
-from service_kit.settings import Settings
+from service_kit.settings import LONGEST_SECONDS, BrokerAddress, HeaderToken, LogLevel, Settings
 
 _GIB = 2**30
 _CEILED = ("timeout_seconds", "memory_bytes", "cpus", "pids", "shm_bytes")
@@ -20,11 +20,13 @@ class PrivateApiSettings(Settings):
 
     database_url: SecretStr = Field(description="sqlite:////path/to/file or postgresql://user:password@host/name.")
     data_dir: Path = Field(description="Folder of the stored files; belongs to one private_api alone.")
-    internal_token: SecretStr = Field(min_length=16, description="Shared by the services; never given to users.")
-    rabbitmq_url: SecretStr | None = Field(default=None, description="amqp://…; without it consumers ask over HTTP.")
+    internal_token: HeaderToken = Field(description="Shared by the services; never given to users.")
+    rabbitmq_url: BrokerAddress = Field(default=None, description="amqp://…; without it consumers ask over HTTP.")
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=7000, ge=0, le=65535, description="Port to listen on.")
-    lease_seconds: float = Field(default=30.0, gt=0, description="A consumer silent for so long has lost its task.")
+    lease_seconds: float = Field(
+        default=30.0, gt=0, le=LONGEST_SECONDS, description="A consumer silent for so long has lost its task."
+    )
     max_attempts: int = Field(default=3, ge=1, description="Attempts of one task, those handed back not counted.")
     max_upload_bytes: int = Field(default=50 * _GIB, ge=1, description="Largest zip that a user may post.")
     max_output_bytes: int = Field(default=50 * _GIB, ge=1, description="Largest output zip that a consumer may send.")
@@ -36,12 +38,20 @@ class PrivateApiSettings(Settings):
     archive_max_ratio: float = Field(
         default=ArchiveLimits.max_ratio, gt=0, description="Most bytes unpacked per byte packed, of a large zip."
     )
-    task_retention_hours: float = Field(default=0, ge=0, description="Ended tasks live so long; 0 keeps them.")
+    task_retention_hours: float = Field(
+        default=0, ge=0, le=LONGEST_SECONDS / 3600, description="Ended tasks live so long; 0 keeps them."
+    )
     default_timeout_seconds: float = Field(
-        default=3600, gt=0, description="Wall clock of a run, in seconds; for a model that asks for nothing."
+        default=3600,
+        gt=0,
+        le=LONGEST_SECONDS,
+        description="Wall clock of a run, in seconds; for a model that asks for nothing.",
     )
     max_timeout_seconds: float = Field(
-        default=86400, gt=0, description="Wall clock of a run, in seconds; the most that a model may ask for."
+        default=86400,
+        gt=0,
+        le=LONGEST_SECONDS,
+        description="Wall clock of a run, in seconds; the most that a model may ask for.",
     )
     default_memory_bytes: int = Field(
         default=4 * _GIB,
@@ -69,9 +79,7 @@ class PrivateApiSettings(Settings):
     )
     allow_model_network: bool = Field(default=False, description="Whether a model may ask for the network 'bridge'.")
     allowed_capabilities: str = Field(default="", description="Capabilities that models may keep, by comma.")
-    log_level: str = Field(
-        default="INFO", pattern="(?i)^(debug|info|warning|error)$", description="DEBUG, INFO, WARNING or ERROR."
-    )
+    log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_format: LogFormat = Field(default="auto", description="json, text, or auto: text on a terminal.")
 
     @model_validator(mode="after")

@@ -7,16 +7,53 @@ secrets). Wrong configuration stops the process with one clear line.
 import os
 import sys
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, NoReturn, TypeVar, get_args
+from urllib.parse import urlsplit
 
-from pydantic import SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 WRONG_CONFIGURATION = 2
 """The exit status that tells a supervisor that a restart would change nothing."""
 
+LONGEST_SECONDS = 365 * 86_400
+"""The most that a setting may ask a wait to last; far longer ones overflow the clocks below."""
+
 S = TypeVar("S", bound="Settings")
+
+
+def _is_address(text: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is no number, or the brackets of an IPv6 address do not match
+        return False
+
+
+def _check_http(address: str) -> str:
+    if not _is_address(address, ("http", "https")):
+        raise ValueError("is no HTTP address; write http://host:port")
+    return address
+
+
+def _check_broker(url: SecretStr | None) -> SecretStr | None:
+    if url is not None and not _is_address(url.get_secret_value(), ("amqp", "amqps")):
+        raise ValueError("is no broker's address; write amqp://user:password@host:port/vhost")
+    return url
+
+
+def _check_token(token: SecretStr) -> SecretStr:
+    text = token.get_secret_value()
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError("travels in a header: write it in ASCII letters, digits and signs, without spaces")
+    return token
+
+
+HttpAddress = Annotated[str, AfterValidator(_check_http)]
+BrokerAddress = Annotated[SecretStr | None, AfterValidator(_check_broker)]
+HeaderToken = Annotated[SecretStr, Field(min_length=16), AfterValidator(_check_token)]
+LogLevel = Annotated[str, Field(pattern="(?i)^(debug|info|warning|error)$")]
 
 
 def is_secret(field: FieldInfo) -> bool:
@@ -35,7 +72,9 @@ class SecretFiles(PydanticBaseSettingsSource):
         try:
             return Path(path).read_text(encoding="utf-8").rstrip("\r\n"), field_name, False
         except OSError as error:
-            raise SystemExit(f"{field_name.upper()}_FILE: cannot read {path}: {error.strerror}") from error
+            end_misconfigured(f"{field_name.upper()}_FILE: cannot read {path}: {error.strerror}")
+        except UnicodeDecodeError:
+            end_misconfigured(f"{field_name.upper()}_FILE: {path} is no text; write the secret in UTF-8")
 
     def __call__(self) -> dict[str, Any]:
         """All secrets that files hold."""
@@ -46,7 +85,9 @@ class SecretFiles(PydanticBaseSettingsSource):
 class Settings(BaseSettings):
     """Base of every service's settings: frozen, read once."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", case_sensitive=False, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", case_sensitive=False, env_ignore_empty=True, allow_inf_nan=False
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -67,6 +108,16 @@ def load(settings: type[S], **given: Any) -> S:
         return settings(**given)
     except ValidationError as error:
         for mistake in error.errors(include_input=False, include_url=False):
-            name = "_".join(str(part) for part in mistake["loc"]).upper()
-            sys.stderr.write(f"configuration: {name}: {mistake['msg']}\n")
+            names = ["_".join(str(part) for part in mistake["loc"]).upper()] if mistake["loc"] else []
+            _say(": ".join([*names, mistake["msg"].removeprefix("Value error, ")]))
         raise SystemExit(WRONG_CONFIGURATION) from None
+
+
+def end_misconfigured(sentence: str) -> NoReturn:
+    """End the process, with one line, because it cannot run as it is configured."""
+    _say(sentence)
+    raise SystemExit(WRONG_CONFIGURATION)
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"configuration: {sentence}\n")

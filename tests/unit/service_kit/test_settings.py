@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import Field, SecretStr
 
-from service_kit.settings import Settings, load
+from service_kit.settings import BrokerAddress, HeaderToken, HttpAddress, Settings, load
 
 
 class Example(Settings):
@@ -11,6 +11,13 @@ class Example(Settings):
     internal_token: SecretStr = Field(min_length=16)
     port: int = Field(default=8000, ge=1)
     rabbitmq_url: SecretStr | None = None
+
+
+class Addresses(Settings):
+    private_api_url: HttpAddress
+    rabbitmq_url: BrokerAddress = None
+    internal_token: HeaderToken = SecretStr("0123456789abcdef")
+    lease_seconds: float = 30
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +29,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         "PORT",
         "RABBITMQ_URL",
         "RABBITMQ_URL_FILE",
+        "LEASE_SECONDS",
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PRIVATE_API_URL", "http://private-api:7000")
@@ -101,3 +109,47 @@ def test_a_secret_never_shows_in_what_is_printed(environment: pytest.MonkeyPatch
     environment.setenv("INTERNAL_TOKEN", "hush-hush-hush-hush")
 
     assert "hush" not in repr(load(Example))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PRIVATE_API_URL", "private-api:7000"),
+        ("PRIVATE_API_URL", "http://:7000"),
+        ("PRIVATE_API_URL", "http://private-api:hush"),
+        ("RABBITMQ_URL", "hush"),
+        ("RABBITMQ_URL", "http://user:hush@broker/"),
+        ("RABBITMQ_URL", "amqp://user:hu#sh@broker/"),
+        ("INTERNAL_TOKEN", "hush-hush-hush-hush\n-hush"),
+        ("INTERNAL_TOKEN", "hush hush hush hush"),
+        ("INTERNAL_TOKEN", "hüsh-hush-hush-hush"),
+        ("LEASE_SECONDS", "inf"),
+        ("LEASE_SECONDS", "nan"),
+    ],
+)
+def test_a_value_that_would_fail_later_is_refused_at_the_start_and_not_shown(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    environment.setenv(name, value)
+
+    with pytest.raises(SystemExit) as stopped:
+        load(Addresses)
+
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert said.startswith(f"configuration: {name}: ")
+    assert said.count("\n") == 1
+    assert "hu" not in said
+
+
+def test_a_secret_file_that_holds_no_text_stops_the_process_with_one_line(
+    environment: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "token").write_bytes(b"\xff\xfe" * 20)
+    environment.setenv("INTERNAL_TOKEN_FILE", str(tmp_path / "token"))
+
+    with pytest.raises(SystemExit) as stopped:
+        load(Example)
+
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("configuration: INTERNAL_TOKEN_FILE: ")
