@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import DirectoryPath, Field
 
 from contracts.archives import ArchiveLimits
 from service_kit.logging import LogFormat
@@ -26,7 +26,7 @@ class JobConsumerSettings(Settings):
         default="auto",
         description="How files reach containers: a scratch folder shared with the host, the archive API, or found out.",
     )
-    models_folder: Path | None = Field(
+    models_folder: DirectoryPath | None = Field(
         default=None, description="Process runner: the folder whose sub-folders hold a model.toml each."
     )
     gpu_uuid: str | None = Field(default=None, description="The card of this consumer, as nvidia-smi -L names it.")

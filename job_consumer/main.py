@@ -3,7 +3,6 @@
 import os
 import secrets
 import socket
-import sys
 import threading
 from contextlib import closing
 from datetime import timedelta
@@ -25,7 +24,7 @@ from job_consumer.transfers import Transfers
 from service_kit import logging
 from service_kit.backoff import Backoff
 from service_kit.lifecycle import stop_on_signals
-from service_kit.settings import WRONG_CONFIGURATION, load
+from service_kit.settings import end_misconfigured, load
 
 log = logging.get_logger(__name__)
 
@@ -35,7 +34,7 @@ _ANNOUNCE_EVERY = timedelta(seconds=10)
 def run(settings: JobConsumerSettings) -> None:
     """Consume until a stop signal; a second one hands the running task back at once."""
     logging.configure("job_consumer", settings.log_level, settings.log_format)
-    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+    _check_folders(settings)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     private_api = PrivateApi(
         settings.private_api_url,
@@ -51,6 +50,16 @@ def run(settings: JobConsumerSettings) -> None:
         if platform is not None:
             _consume(settings, name, private_api, platform, stop, hurry)
     private_api.close()
+
+
+def _check_folders(settings: JobConsumerSettings) -> None:
+    """End the process where a folder is missing without which no task could ever run."""
+    if settings.runner == "process" and settings.models_folder is None:
+        end_misconfigured("MODELS_FOLDER: the process runner needs the folder of its models")
+    try:
+        settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        end_misconfigured(f"SCRATCH_DIR: {settings.scratch_dir} cannot be made ({error.strerror})")
 
 
 def _consume(
@@ -119,8 +128,9 @@ def build_runner(
             mode=settings.volume_mode,
         )
     if settings.models_folder is None:
-        sys.stderr.write("configuration: MODELS_FOLDER: the process runner needs the folder of its models\n")
-        raise SystemExit(WRONG_CONFIGURATION)
+        end_misconfigured(
+            "MODELS_FOLDER: no Docker engine answers, and the process runner needs the folder of its models"
+        )
     from job_consumer.runner.process import ProcessRunner
 
     return ProcessRunner(

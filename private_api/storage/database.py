@@ -68,10 +68,12 @@ def parse_url(text: str) -> URL:
     """
     try:
         url = make_url(text)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # the latter for a port that is no number
         raise InvalidRequest(f"DATABASE_URL is no database URL; {_WAYS_TO_WRITE_IT}.") from error
     if url.drivername in {"postgresql", "postgres"}:
         return url.set(drivername="postgresql+psycopg")
+    if url.drivername == "sqlite" and url.database in {None, "", ":memory:"}:
+        raise InvalidRequest(f"DATABASE_URL names no file, and memory keeps no tasks; {_WAYS_TO_WRITE_IT}.")
     if url.drivername in {"postgresql+psycopg", "sqlite"}:
         return url
     raise InvalidRequest(f"DATABASE_URL names {url.drivername!r}; {_WAYS_TO_WRITE_IT}.")
