@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from contracts.errors import PlatformError, Unavailable
+from contracts.routes import TASK
 from private_api.config import PrivateApiSettings
 from private_api.handlers import internal, public_models, public_tasks
 from private_api.handlers.authentication import RequireToken
@@ -20,6 +21,7 @@ from service_kit.http_app import create_app as create_http_app
 from service_kit.lifecycle import bind, serve
 from service_kit.logging import configure, get_logger
 from service_kit.settings import WRONG_CONFIGURATION, load
+from service_kit.shortcut import Shortcut
 
 log = get_logger(__name__)
 
@@ -77,5 +79,6 @@ def build_app(token: SecretStr, opened: Callable[[], Wiring]) -> FastAPI:
     app.router.routes.insert(0, public_tasks.POLL_ROUTE)
     for module in (public_tasks, public_models, internal):
         app.include_router(module.router)
+    app.add_middleware(Shortcut, template=TASK, answer=public_tasks.answer_poll)
     app.add_middleware(RequireToken, token=token.get_secret_value())
     return app

@@ -6,16 +6,17 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 
+from contracts.routes import TASK
 from public_api.config import PublicApiSettings
-from public_api.polls import Polls
 from public_api.relay import Deadlines, Relay
 from public_api.routes import WELCOME, door
 from service_kit import lifecycle, logging
 from service_kit.health import health_router
 from service_kit.http_app import create_app as create_http_app
-from service_kit.settings import load
+from service_kit.settings import end_misconfigured, load
+from service_kit.shortcut import Shortcut
 
 
 def create_app(settings: PublicApiSettings, deadlines: Deadlines = Deadlines()) -> FastAPI:  # noqa: B008 - frozen
@@ -26,6 +27,9 @@ def create_app(settings: PublicApiSettings, deadlines: Deadlines = Deadlines()) 
         settings.max_upload_bytes,
         replace(deadlines, upload_idle=timedelta(seconds=settings.upload_idle_seconds)),
     )
+
+    async def poll(request: Request, _: str) -> Response:
+        return await relay.forward(request, request.scope["path"])
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -38,15 +42,19 @@ def create_app(settings: PublicApiSettings, deadlines: Deadlines = Deadlines()) 
 
     app = create_http_app("InferenceServer", WELCOME, lifespan)
     app.include_router(health_router({"private_api": relay.check}))
-    app.add_middleware(Polls, relay=relay)
+    app.add_middleware(Shortcut, template=TASK, answer=poll)
     app.include_router(door(model_posts=settings.allow_public_post_model))
     return app
 
 
 def run(settings: PublicApiSettings, listener: socket.socket | None = None) -> None:
-    """Serve until a stop signal."""
+    """Serve until a stop signal; ends the process with one line where the address is not to be had."""
     logging.configure("public_api", settings.log_level, settings.log_format)
-    lifecycle.serve(create_app(settings), listener or lifecycle.bind(settings.host, settings.port))
+    try:
+        bound = listener or lifecycle.bind(settings.host, settings.port)
+    except OSError as error:
+        end_misconfigured(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}")
+    lifecycle.serve(create_app(settings), bound)
 
 
 def main() -> None:

@@ -46,8 +46,12 @@ async def post_task(
 
 
 async def poll_task(request: Request) -> Response:
+    return await answer_poll(request, request.path_params["uid"])
+
+
+async def answer_poll(request: Request, uid: str) -> Response:
     services = services_of(request)
-    standing = await services.tasks.poll(request.path_params["uid"], _wait_of(request))
+    standing = await services.tasks.poll(uid, _wait_of(request))
     if standing is None:
         return _NOT_FOUND
     if standing.state is TaskState.FINISHED:
