@@ -26,7 +26,7 @@ class RequestedLimits(BaseModel):
 
     timeout_seconds: float | None = Field(default=None, gt=0, description="Wall clock of one run, in seconds.")
     memory_bytes: int | None = Field(default=None, ge=16 * 2**20, description="Memory, swap included, in bytes.")
-    cpus: float | None = Field(default=None, gt=0, description="CPU cores; 0.5 is half a core.")
+    cpus: float | None = Field(default=None, ge=0.01, description="CPU cores; 0.5 is half a core.")
     pids: int | None = Field(default=None, ge=1, description="Processes and threads at once.")
     shm_bytes: int | None = Field(default=None, ge=0, description="Size of /dev/shm, in bytes.")
     network: Network | None = Field(default=None, description="'none', or 'bridge' where the operator allows it.")

@@ -63,8 +63,10 @@ class PrivateApiSettings(Settings):
         ge=16 * 2**20,
         description="Memory of a run, swap included, in bytes; the most that a model may ask for.",
     )
-    default_cpus: float = Field(default=2.0, gt=0, description="CPU cores of a run; for a model that asks for nothing.")
-    max_cpus: float = Field(default=64.0, gt=0, description="CPU cores of a run; the most that a model may ask for.")
+    default_cpus: float = Field(
+        default=2.0, ge=0.01, description="CPU cores of a run; for a model that asks for nothing."
+    )
+    max_cpus: float = Field(default=64.0, ge=0.01, description="CPU cores of a run; the most that a model may ask for.")
     default_pids: int = Field(
         default=256, ge=1, description="Processes and threads of a run; for a model that asks for nothing."
     )

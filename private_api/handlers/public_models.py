@@ -30,7 +30,7 @@ _LONGEST_TEXT = 10_000
 class Registration(RequestedLimits):
     """The query of a registration."""
 
-    container_tag: str = Field(min_length=1, max_length=1024, description="The image, as docker pulls it.")
+    container_tag: str = Field(pattern="^[!-~]+$", max_length=1024, description="The image, as docker pulls it.")
     human_readable_id: str = Field(pattern=HUMAN_READABLE_ID_PATTERN, description="The model's name; unique.")
     description: str | None = Field(default=None, max_length=_LONGEST_TEXT)
     model_available: bool | None = Field(default=None, description="Whether a zip comes along; by default, if it does.")

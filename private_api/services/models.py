@@ -110,11 +110,17 @@ def _existing(human_readable_id: str, model: ModelRecord | None) -> ModelRecord:
     return model
 
 
+_KERNELS_OWN = ("/proc", "/sys", "/dev")
+"""Where no engine mounts a folder; the failure would look like trouble of the platform's own, attempt by attempt."""
+
+
 def _check_mountpoints(model: NewModel) -> None:
     folders = [model.input_mountpoint, model.output_mountpoint, model.model_mountpoint]
     for one in folders:
         if any(part in {".", ".."} for part in one.split("/")):
             raise InvalidRequest(f"The mountpoint {one!r} holds a '.' or '..'; write the folder out.")
+        if any((one + "/").startswith(kernels + "/") for kernels in _KERNELS_OWN):
+            raise InvalidRequest(f"The mountpoint {one!r} lies in a folder of the kernel; choose another.")
         others = [other for other in folders if other is not one]
         if any((one + "/").startswith(other + "/") for other in others):
             raise InvalidRequest(f"The mountpoint {one!r} lies in another one; give each folder a place of its own.")

@@ -53,6 +53,21 @@ class Engine:
         self._address = address
         self._lock = threading.Lock()
         self._client: BoundedClient | None = None
+        self._cores: int | None = None
+
+    @property
+    def cores(self) -> int:
+        """How many CPU cores the engine's host has; asked once.
+
+        Raises
+        ------
+        RunnerError
+            The engine does not answer.
+        """
+        if self._cores is None:
+            with engine_errors("tell its CPU cores"):
+                self._cores = int(self.api.info()["NCPU"])
+        return self._cores
 
     @property
     def api(self) -> BoundedClient:

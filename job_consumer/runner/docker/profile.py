@@ -19,9 +19,10 @@ _LEAST_SHM_BYTES = 4096
 """The engine reads 0 as its own default of 64 MB."""
 
 
-def host_options(limits: Limits, gpu_uuid: str | None) -> dict[str, Any]:
+def host_options(limits: Limits, gpu_uuid: str | None, cores: int) -> dict[str, Any]:
     """Keyword arguments for the SDK's ``create_host_config``, mounts apart.
 
+    ``cores`` is what the engine's host has: it refuses a limit above that, which bounds nothing anyway.
     The engine's seccomp profile and private namespaces stay on by not being named.
     """
     return {
@@ -34,7 +35,7 @@ def host_options(limits: Limits, gpu_uuid: str | None) -> dict[str, Any]:
         "pids_limit": limits.pids,
         "mem_limit": limits.memory_bytes,
         "memswap_limit": limits.memory_bytes,
-        "nano_cpus": int(limits.cpus * _NANO),
+        "nano_cpus": int(min(limits.cpus, cores) * _NANO),
         "ulimits": [
             Ulimit(name="nofile", soft=_OPEN_FILES, hard=_OPEN_FILES),
             Ulimit(name="core", soft=0, hard=0),

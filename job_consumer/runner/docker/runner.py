@@ -160,6 +160,7 @@ class DockerRunner:
         """
         gpu = gpu_for(model, self._gpu_uuid)
         api = self._engine.api
+        options = host_options(model.limits, gpu, self._engine.cores)
         with engine_errors("create the container"):
             try:
                 created = api.create_container(
@@ -167,7 +168,7 @@ class DockerRunner:
                     name=name,
                     labels=attempt_labels(self._installation, Kind.RUN, attempt),
                     environment=environment(model, gpu),
-                    host_config=api.create_host_config(mounts=mounts, **host_options(model.limits, gpu)),
+                    host_config=api.create_host_config(mounts=mounts, **options),
                 )
             except APIError as error:
                 if is_refusal(error) and not isinstance(error, ImageNotFound):

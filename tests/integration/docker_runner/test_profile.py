@@ -92,6 +92,18 @@ def test_an_shm_of_nothing_is_not_the_engines_default(
     assert size == 4096
 
 
+def test_more_cores_than_the_host_has_are_all_cores(
+    docker_engine: docker.DockerClient, runner: DockerRunner, tiny_image: str, tmp_path: Path
+) -> None:
+    many = LIMITS.model_copy(update={"cpus": 10_000})
+
+    run = runner.prepare(an_assignment(tiny_image, limits=many), write_zip(tmp_path / "z", {}), None)
+    cores = docker_engine.api.inspect_container(run.container)["HostConfig"]["NanoCpus"]
+    run.discard()
+
+    assert cores == docker_engine.info()["NCPU"] * 1_000_000_000
+
+
 def test_a_gpu_model_gets_the_consumers_card_and_no_other(
     docker_engine: docker.DockerClient,
     make_docker_runner: MakeDockerRunner,
