@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Sequence
 
-from contracts.errors import Conflict, InvalidRequest, Unavailable, UnknownModel
+from contracts.errors import Conflict, InvalidRequest, PlatformError, Unavailable, UnknownModel
 from private_api.records import Blob, ModelRecord, NewModel
 from private_api.services.limits import LimitPolicy
 from private_api.storage import models as model_rows
@@ -50,7 +50,7 @@ class Models:
             record = await self._database.write(store)
         except Unavailable:
             raise  # in doubt: if no row names the file, the sweep removes it
-        except BaseException:
+        except PlatformError:
             await self._files.remove([content.name] if content else [])
             raise
         assert record is not None  # noqa: S101 - read in the transaction that wrote it

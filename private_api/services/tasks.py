@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from contracts.errors import Conflict, Unavailable, UnknownModel, UnknownTask
+from contracts.errors import Conflict, UnknownModel, UnknownTask
 from contracts.queue import queue_for
 from contracts.task_state import TaskState, check_transition
 from contracts.tasks import UID_BYTES, short_uid
@@ -115,7 +115,7 @@ class Tasks:
         UnknownModel
             The model was deleted while its input came in.
         """
-        uid = secrets.token_urlsafe(UID_BYTES)
+        uid = new_uid()
         human_readable_id = model.registered.human_readable_id
         queue = queue_for(model.registered.use_gpu)
 
@@ -127,11 +127,9 @@ class Tasks:
 
         try:
             number = await self._database.write(store)
-        except Unavailable:
-            raise  # the commit is in doubt and the row may need its file; if it does not, the sweep removes it
-        except BaseException:
+        except UnknownModel:
             await self._files.remove([blob.name])
-            raise
+            raise  # after anything else the commit is in doubt and the row may need its file; else the sweep takes it
         log.info("task_posted", task_id=number, task=short_uid(uid), model=human_readable_id, bytes=blob.size)
         self._wakeups.moved(uid, queue, TaskState.PENDING)
         return uid
@@ -218,6 +216,13 @@ def existing_task(
     if task is None or task.is_deleted:
         raise UnknownTask("No task has this uid; it was deleted, or never was.")
     return task
+
+
+def new_uid() -> str:
+    """A fresh uid; none that begins with a dash, which command lines take for an option."""
+    while (uid := secrets.token_urlsafe(UID_BYTES)).startswith("-"):
+        continue
+    return uid
 
 
 def is_uid(text: str) -> bool:

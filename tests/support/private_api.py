@@ -50,7 +50,7 @@ class Api:
     def __init__(self, url: str, wiring: Wiring, loop: asyncio.AbstractEventLoop) -> None:
         self.url = url
         self.wiring = wiring
-        self._loop = loop
+        self.loop = loop
         self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30)
 
     def register(self, model: str = "m", content: bytes | None = None, **query: Any) -> httpx.Response:
@@ -111,10 +111,10 @@ class Api:
         self.look_at_leases()
 
     def look_at_leases(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.wiring.leases.look(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self.wiring.leases.look(), self.loop).result(10)
 
     def tidy(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.wiring.retention.remove_old_tasks(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self.wiring.retention.remove_old_tasks(), self.loop).result(10)
 
     def execute(self, statement: str) -> None:
         self.wiring.database.write_sync(lambda connection: connection.execute(text(statement)))

@@ -1,16 +1,24 @@
 """The life of a task as its user sees it."""
 
+import asyncio
+import secrets
+import sqlite3
 import threading
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 
 import httpx
 import pytest
 
 from contracts import routes
 from contracts.tasks import ConsumerPresence, Outcome
-from tests.support.private_api import Api, make_zip
+from private_api.services.tasks import new_uid
+from private_api.storage.files import BlobKind
+from tests.support.private_api import Api, MakeApi, make_zip
 from tests.support.waiting import eventually
 
 
@@ -235,3 +243,38 @@ def test_tombstones_are_purged_after_a_day(api: Api) -> None:
     api.tidy()
 
     assert api.heartbeat(uid).status_code == 409
+
+
+def test_a_post_that_is_called_off_during_its_commit_leaves_the_row_its_file(
+    make_sqlite_api: MakeApi, tmp_path: Path
+) -> None:
+    api = make_sqlite_api()
+    api.register("m")
+    loop, services = api.loop, api.wiring.services
+    model = asyncio.run_coroutine_threadsafe(services.models.find("m"), loop).result(10)
+    blob = asyncio.run_coroutine_threadsafe(
+        services.files.receive(BlobKind.INPUT, chunks_of(make_zip()), 2**20), loop
+    ).result(10)
+
+    with closing(sqlite3.connect(tmp_path / "platform.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        posting = asyncio.run_coroutine_threadsafe(services.tasks.post(model, blob), loop)
+        began = time.monotonic()
+        eventually(lambda: time.monotonic() - began > 0.3)  # long enough for the writer to wait for the lock
+        posting.cancel()
+        other.execute("COMMIT")
+        eventually(lambda: other.execute("SELECT count(*) FROM tasks").fetchone() == (1,))
+
+    api.look_at_leases()  # queues behind whatever else the post had to do
+    assert api.files() == [blob.name]
+
+
+def test_no_uid_looks_like_an_option_of_a_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter(["-starts-with-a-dash", "good"])
+    monkeypatch.setattr(secrets, "token_urlsafe", lambda _: next(drawn))
+
+    assert new_uid() == "good"
+
+
+async def chunks_of(data: bytes) -> AsyncIterator[bytes]:
+    yield data
