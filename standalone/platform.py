@@ -91,6 +91,7 @@ def run(options: Options) -> int:
                 sys.stderr.write(f"infer up: {error}\n")
                 return 1
             finally:
+                private.close()  # a consumer that waits for a private_api that never came must not wait on
                 supervisor.stop(at_once)
     return 0
 

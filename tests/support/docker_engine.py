@@ -166,19 +166,23 @@ def running_engine() -> docker.DockerClient | None:
 
 def _own_engine(folder: Path, started: ExitStack) -> docker.DockerClient:
     """Start an engine that lives as long as ``started``; the environment's DOCKER_HOST points to it meanwhile."""
-    own = started.enter_context(OwnEngine(folder))
+    own = started.enter_context(OwnEngine(folder, alone=True))
     patch = started.enter_context(pytest.MonkeyPatch.context())
     patch.setenv("DOCKER_HOST", own.address)
     return docker.from_env()
 
 
 class OwnEngine:
-    """An engine of the test's own, beside any other of the machine; it ends with the context, or by :meth:`stop`."""
+    """An engine of the test's own; it ends with the context, or by :meth:`stop`.
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    Beside another one it needs a network namespace of its own: the two would fight over the bridge docker0, and with
+    ``--bridge=none`` the second removes the first one's.
+    """
+
+    def __init__(self, folder: Path, *, alone: bool) -> None:
         self.address = f"unix://{folder}/docker.sock"
         self._folder = folder
-        self._options = options
+        self._namespace = [] if alone else ["unshare", "--net"]
         self._log = folder / "dockerd.log"
 
     def __enter__(self) -> Self:
@@ -188,7 +192,7 @@ class OwnEngine:
         options = [word for option, name in places.items() for word in (option, f"{self._folder}/{name}")]
         with self._log.open("wb") as log:
             self._daemon = subprocess.Popen(
-                ["dockerd", *options, "-H", self.address, *self._options],
+                [*self._namespace, "dockerd", *options, "-H", self.address],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

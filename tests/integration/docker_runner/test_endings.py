@@ -260,7 +260,7 @@ def test_a_failure_while_the_engine_was_away_is_not_held_against_the_model(
 def test_a_model_that_the_engine_ends_at_its_own_shutdown_is_not_blamed(
     make_docker_runner: MakeDockerRunner, scratch: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    with OwnEngine(tmp_path_factory.mktemp("engine"), "--bridge=none", "--iptables=false") as engine:
+    with OwnEngine(tmp_path_factory.mktemp("engine"), alone=False) as engine:
         with closing(docker.DockerClient(base_url=engine.address)) as client:
             client.api.import_image_from_data(root_tar({}), "sleeper", "1", changes=['CMD ["/bin/sleep", "60"]'])
             runner = make_docker_runner(scratch, docker_host=engine.address)

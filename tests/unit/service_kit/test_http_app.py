@@ -30,6 +30,7 @@ STATUSES = {
     "unauthorized": 401,
     "unavailable": 503,
     "storage_full": 507,
+    "outcome_unknown": 503,
     "platform_error": 500,
 }
 
