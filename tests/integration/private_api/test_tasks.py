@@ -269,6 +269,31 @@ def test_a_post_that_is_called_off_during_its_commit_leaves_the_row_its_file(
     assert api.files() == [blob.name]
 
 
+@pytest.mark.parametrize(("wanted", "status"), [("bytes=99999-", 416), ("pages=1", 400)])
+def test_a_range_that_cannot_be_had_is_refused_in_json(sqlite_api: Api, wanted: str, status: int) -> None:
+    uid = sqlite_api.new_task()
+    sqlite_api.claim(uid)
+    sqlite_api.succeed(uid)
+
+    answer = sqlite_api.http.get(routes.TASK.format(uid=uid), headers={"Range": wanted})
+
+    assert answer.status_code == status
+    assert "bytes=FIRST-LAST" in answer.json()["detail"]
+
+
+def test_an_output_that_the_client_has_is_not_sent_again(sqlite_api: Api) -> None:
+    uid = sqlite_api.new_task()
+    sqlite_api.claim(uid)
+    sqlite_api.succeed(uid)
+    etag = sqlite_api.poll(uid).headers["etag"]
+
+    same = sqlite_api.http.get(routes.TASK.format(uid=uid), headers={"If-None-Match": f'"other", {etag}'})
+    other = sqlite_api.http.get(routes.TASK.format(uid=uid), headers={"If-None-Match": '"other"'})
+
+    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", etag)
+    assert (other.status_code, other.content) == (200, make_zip())
+
+
 def test_no_uid_looks_like_an_option_of_a_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = iter(["-starts-with-a-dash", "good"])
     monkeypatch.setattr(secrets, "token_urlsafe", lambda _: next(drawn))
