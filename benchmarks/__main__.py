@@ -38,9 +38,10 @@ def main(only: tuple[str, ...], *, quick: bool) -> None:
     with Surroundings(Effort(is_quick=quick)) as here:
         for name in only or MEASUREMENTS:
             console.print(f"{name} … (load average {machine.load():.2f})")
-            _add(found, _measured(name, here))
+            measured = _measured(name, here)
+            report.show(measured, console)
+            found.add(measured)
     seconds = time.monotonic() - began
-    report.show(found, console)
     if not only and not quick:
         report.write(PAGE, found, (load, machine.load()), seconds)
         console.print(f"written to {PAGE.relative_to(Path.cwd()) if PAGE.is_relative_to(Path.cwd()) else PAGE}")
@@ -53,11 +54,6 @@ def _measured(name: str, here: Surroundings) -> Findings:
         return MEASUREMENTS[name](here)
     except (pytest.skip.Exception, pytest.fail.Exception) as missing:
         raise SystemExit(f"{name} cannot be measured here: {missing}") from None
-
-
-def _add(found: Findings, more: Findings) -> None:
-    found.rows += more.rows
-    found.details += more.details
 
 
 if __name__ == "__main__":

@@ -37,6 +37,11 @@ class Findings:
     rows: list[Row] = field(default_factory=list)
     details: list[Detail] = field(default_factory=list)
 
+    def add(self, more: "Findings") -> None:
+        """Take over what another measurement found."""
+        self.rows += more.rows
+        self.details += more.details
+
 
 @dataclass(frozen=True)
 class Effort:

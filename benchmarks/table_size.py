@@ -1,6 +1,7 @@
 """Claims and polls with a million tasks in the table, against the same with a thousand."""
 
 import http.client
+import itertools
 import json
 import sqlite3
 import time
@@ -68,29 +69,29 @@ class _Side:
         self._connection = http.client.HTTPConnection("127.0.0.1", platform.private_port, timeout=30)
         self._headers = {"Authorization": f"Bearer {platform.token}", "Content-Type": "application/json"}
         self._body = json.dumps({"consumer": "benchmark", "has_gpu": False})
-        self._uids = iter(uids)
+        self._to_claim = iter(uids)
+        self._to_poll = itertools.cycle(uids)
 
     def claim(self) -> float:
         """Claim one pending task; the seconds."""
-        return self._timed("POST", routes.CLAIM, self._body, 200)
+        return self._timed("POST", routes.CLAIM.format(uid=next(self._to_claim)), self._body, 200)
 
     def poll(self) -> float:
-        """Poll one pending task; the seconds."""
-        return self._timed("GET", routes.TASK, None, POLL_PENDING)
+        """Poll one live task; the seconds."""
+        return self._timed("GET", routes.TASK.format(uid=next(self._to_poll)), None, POLL_PENDING)
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
-    def _timed(self, method: str, route: str, body: str | None, expected: int) -> float:
-        path = route.format(uid=next(self._uids))
+    def _timed(self, method: str, path: str, body: str | None, expected: int) -> float:
         began = time.perf_counter()
         self._connection.request(method, path, body, self._headers)
         answer = self._connection.getresponse()
         said = answer.read()
         seconds = time.perf_counter() - began
         if answer.status != expected:
-            raise RuntimeError(f"{method} {route} got {answer.status}: {said.decode(errors='replace')}")
+            raise RuntimeError(f"{method} of a task got {answer.status}: {said.decode(errors='replace')}")
         return seconds
 
 
