@@ -37,7 +37,13 @@ from standalone.layout import default_data_folder, default_models_folder
     help="Folder of model folders (each with a model.toml) that the process runner can run.",
 )
 @click.option("--examples", is_flag=True, help="Register every model folder whose needs are installed.")
-@click.option("--log-level", default="WARNING", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    default="WARNING",
+    show_default=True,
+    help="From where on events are logged.",
+)
 def up(
     data: Path,
     host: str,

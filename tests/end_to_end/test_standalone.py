@@ -220,6 +220,16 @@ def test_nothing_runs_on_after_the_command_was_killed(tmp_path: Path, all_models
         assert alive == []
 
 
+def test_an_unknown_log_level_is_said_in_one_line(tmp_path: Path) -> None:
+    command = [INFER, "up", "--data", str(tmp_path), "--port", "0"]
+
+    ended = subprocess.run([*command, "--log-level", "loud"], capture_output=True, text=True, timeout=60, check=False)
+
+    assert ended.returncode == 2
+    assert "'--log-level': 'loud'" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
 def test_a_taken_port_is_said_in_one_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
