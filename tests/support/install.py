@@ -10,23 +10,29 @@ import sys
 from pathlib import Path
 
 NEEDED = {
-    "docker.io": ("dockerd",),
-    "iptables": ("iptables",),
-    "rabbitmq-server": ("rabbitmq-server",),
-    "postgresql": ("pg_ctlcluster",),
-    "bubblewrap": ("bwrap",),
-    "debootstrap": ("debootstrap",),
-    "busybox-static": ("busybox",),
+    "docker.io": "dockerd",
+    "iptables": "iptables",
+    "rabbitmq-server": "rabbitmq-server",
+    "postgresql": "/usr/lib/postgresql/*/bin/initdb",  # its wrappers on the PATH may be there without a server
+    "bubblewrap": "bwrap",
+    "debootstrap": "debootstrap",
+    "busybox-static": "busybox",
+    "curl": "curl",
 }
-"""Debian package -> the programs that it brings."""
+"""Debian package -> a program that it brings: its name on the PATH, or a pattern of its path."""
 
 _SYSTEM_FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def missing_packages() -> list[str]:
     """The Debian packages whose programs are not here."""
-    path = os.environ.get("PATH", "") + ":" + _SYSTEM_FOLDERS
-    return [name for name, programs in NEEDED.items() if not all(shutil.which(p, path=path) for p in programs)]
+    return [package for package, program in NEEDED.items() if not _is_here(program)]
+
+
+def _is_here(program: str) -> bool:
+    if program.startswith("/"):
+        return any(Path("/").glob(program.lstrip("/")))
+    return shutil.which(program, path=os.environ.get("PATH", "") + ":" + _SYSTEM_FOLDERS) is not None
 
 
 def main() -> int:
