@@ -241,9 +241,7 @@ class RabbitInbox:
         The URL is none that pika reads (``amqp://user:password@host:port/vhost``).
     """
 
-    def __init__(
-        self, url: str, queues: Sequence[str], *, longest_pause: timedelta = timedelta(seconds=10)
-    ) -> None:
+    def __init__(self, url: str, queues: Sequence[str], *, longest_pause: timedelta = timedelta(seconds=10)) -> None:
         self._parameters = _parameters(url)
         self._queues = tuple(queues)
         self._backoff = Backoff(most=longest_pause)

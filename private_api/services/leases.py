@@ -72,9 +72,7 @@ class Leases:
 
         moves = await self._database.write(lapse_all)
         for move in moves:
-            log.warning(
-                "lease_lapsed", task_id=move.task.id, attempt=move.task.attempt, consumer=move.task.lease_owner
-            )
+            log.warning("lease_lapsed", task_id=move.task.id, attempt=move.task.attempt, consumer=move.task.lease_owner)
         await self._moves.tell(*moves)
 
     def _lapse(self, tx: Transaction, task: TaskRecord) -> Move:

@@ -68,9 +68,7 @@ class Offers:
         end = self._clock() + seconds
         while True:
             with self._wakeups.next_of(queues) as woken:
-                task = await self._database.read(
-                    lambda tx: _oldest(tx, queues, self._to_claim.taken_from(consumer))
-                )
+                task = await self._database.read(lambda tx: _oldest(tx, queues, self._to_claim.taken_from(consumer)))
                 left = end - self._clock()
                 if task is not None and not await is_gone():
                     self._to_claim.remember(task.id, consumer)
@@ -89,9 +87,7 @@ class Offers:
             if task is None:
                 return None
             model = self._attempts.model_for_run(model_rows.model_of_task(tx, task.model_id))
-            return StagingOffer(
-                task_id=task.id, uid=task.uid, attempt=task.attempt + 1, input=task.input, model=model
-            )
+            return StagingOffer(task_id=task.id, uid=task.uid, attempt=task.attempt + 1, input=task.input, model=model)
 
         offer = await self._database.read(look)
         if offer is not None:
