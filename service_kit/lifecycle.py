@@ -70,14 +70,20 @@ def serve(app: ASGIApp, listener: socket.socket, on_stop: Callable[[], None] = l
 
 @contextmanager
 def stop_on_signals(stop: threading.Event, on_second: Callable[[], None] | None = None) -> Iterator[None]:
-    """Set the event on the first SIGTERM or SIGINT; a second one calls ``on_second``, if given."""
+    """Set the event on the first SIGTERM, SIGINT or SIGHUP; a second one calls ``on_second``, if given.
+
+    SIGHUP comes when a terminal is closed; who started us with it ignored (``nohup``) wants us to go on.
+    """
 
     def handle(_: int, __: FrameType | None) -> None:
         if stop.is_set() and on_second is not None:
             on_second()
         stop.set()
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

@@ -63,10 +63,11 @@ class Child:
 
 
 def _run_child(target: Callable[[], None], parent: int) -> None:
-    """In the child: its own process group (Ctrl-C is the parent's to handle), and no life without the parent."""
+    """In the child: a process group of its own (Ctrl-C and hangups are for the parent), no life without the parent."""
     os.setpgid(0, 0)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
