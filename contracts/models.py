@@ -11,7 +11,8 @@ DEFAULT_MODEL_MOUNTPOINT = "/model"
 
 MOUNTPOINT_PATTERN = r"^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$"
 """An absolute path; no part begins with a dot, so none of them is ``..``."""
-HUMAN_READABLE_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+HUMAN_READABLE_ID_PATTERN = r"^[^\s/\\\x00-\x1f\x7f.-]([^/\\\x00-\x1f\x7f]{0,126}[^\s/\\\x00-\x1f\x7f])?$"
+"""A name for people: anything printable but slashes, no blank at its ends, no dot or dash at its beginning."""
 
 Network = Literal["none", "bridge"]
 

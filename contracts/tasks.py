@@ -136,7 +136,9 @@ class ConsumerPresence(BaseModel):
     host: str
     has_gpu: bool
     gpu_uuid: str | None = None
+    takes_cpu: bool = True
     runner: str
+    trouble: str | None = Field(default=None, description="Why it takes no task now (engine away, scratch disk full).")
 
 
 class PlatformInfo(BaseModel):

@@ -18,7 +18,7 @@ from job_consumer.inbox.base import Inbox
 from job_consumer.inbox.polling import PollingInbox
 from job_consumer.leases import LeaseKeeper
 from job_consumer.private_api import PrivateApi
-from job_consumer.runner.base import Runner
+from job_consumer.runner.base import Runner, RunnerError
 from job_consumer.sweeper import Sweeper
 from job_consumer.transfers import Transfers
 from service_kit import logging
@@ -73,12 +73,16 @@ def _consume(
     kind = runner_kind(settings)
     leases = LeaseKeeper(private_api, timedelta(seconds=platform.lease_seconds))
     presence = ConsumerPresence(
-        host=socket.gethostname(), has_gpu=settings.has_gpu, gpu_uuid=settings.gpu_uuid, runner=kind
+        host=socket.gethostname(),
+        has_gpu=settings.has_gpu,
+        gpu_uuid=settings.gpu_uuid,
+        takes_cpu=settings.take_cpu_tasks,
+        runner=kind,
     )
     with closing(build_runner(settings, kind, platform, name)) as runner, Transfers(settings.scratch_dir, name) as zips:
         sweeper = Sweeper(runner, private_api, timedelta(seconds=settings.sweep_seconds))
         threading.Thread(target=sweeper.run, args=(stop,), name="sweeper", daemon=True).start()
-        announce = (private_api, presence, stop)
+        announce = (private_api, presence, runner, stop)
         threading.Thread(target=_announce, args=announce, name="presence", daemon=True).start()
         leases.start()
         executor = Executor(private_api, runner, leases, zips)
@@ -155,13 +159,22 @@ def _platform(private_api: PrivateApi, stop: threading.Event) -> PlatformInfo | 
     return None
 
 
-def _announce(private_api: PrivateApi, presence: ConsumerPresence, stop: threading.Event) -> None:
+def _announce(private_api: PrivateApi, presence: ConsumerPresence, runner: Runner, stop: threading.Event) -> None:
+    """Say every few seconds that this consumer lives, and whether it could work."""
     while not stop.is_set():
         try:
-            private_api.announce(presence)
+            private_api.announce(presence.model_copy(update={"trouble": _trouble_of(runner)}))
         except PlatformError as error:
             log.debug("announce_failed", error=error.message)
         stop.wait(_ANNOUNCE_EVERY.total_seconds())
+
+
+def _trouble_of(runner: Runner) -> str | None:
+    try:
+        runner.check()
+    except RunnerError as error:
+        return str(error)
+    return None
 
 
 def main() -> None:

@@ -151,5 +151,3 @@ def _publisher(settings: PrivateApiSettings, database: Database) -> Publisher | 
         return Publisher(Outbox(database), RabbitPublisher(settings.rabbitmq_url.get_secret_value()))
     except ValueError as error:
         raise InvalidRequest("RABBITMQ_URL is no broker URL; write amqp://user:password@host:port/vhost.") from error
-
-

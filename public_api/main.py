@@ -40,7 +40,7 @@ def create_app(settings: PublicApiSettings, deadlines: Deadlines = Deadlines()) 
         finally:
             await relay.close()
 
-    app = create_http_app("InferenceServer", WELCOME, lifespan)
+    app = create_http_app("InferenceServer", WELCOME, lifespan, redirect_slashes=False)
     app.include_router(health_router({"private_api": relay.check}))
     app.add_middleware(Shortcut, template=TASK, answer=poll)
     app.include_router(door(model_posts=settings.allow_public_post_model))

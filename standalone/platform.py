@@ -129,8 +129,8 @@ def _children(
         log_level=options.log_level,
     )
     children = [
-        Child("private_api", _serving(lambda: private_api.main.run(private_settings, private), public)),
-        Child("public_api", _serving(lambda: public_api.main.run(public_settings, public), private)),
+        Child("private_api", _serving(lambda: private_api.main.run(private_settings, private), public), tier=0),
+        Child("public_api", _serving(lambda: public_api.main.run(public_settings, public), private), tier=1),
     ]
     for number in range(_workers(options, cards)):
         settings = load(
@@ -146,7 +146,7 @@ def _children(
             log_level=options.log_level,
         )
         target = _consuming(settings, public, private)
-        children.append(Child(f"job_consumer {number + 1}", target, grace=_DRAIN + timedelta(seconds=10)))
+        children.append(Child(f"job_consumer {number + 1}", target, tier=2, grace=_DRAIN + timedelta(seconds=10)))
     return children
 
 

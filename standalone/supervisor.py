@@ -42,11 +42,14 @@ class Child:
 
     name: str
     target: Callable[[], None]
+    tier: int
+    """Children of a higher tier are stopped first, those of one tier together."""
     grace: timedelta = timedelta(seconds=10)
     process: multiprocessing.process.BaseProcess | None = None
     deaths: int = 0
     started: float = 0.0
     restart_at: float | None = None
+    deadline: Deadline = field(default_factory=lambda: Deadline(timedelta(0)))
     backoff: Backoff = field(default_factory=lambda: Backoff(timedelta(milliseconds=100), timedelta(seconds=10)))
 
     def start(self) -> None:
@@ -55,6 +58,23 @@ class Child:
         self.restart_at = None
         self.process = _fork.Process(target=_run_child, args=(self.target, os.getpid()), name=self.name)
         self.process.start()
+
+    def terminate(self) -> None:
+        """Ask it to end; its grace period begins."""
+        if self.process is not None:
+            self.process.terminate()
+            self.deadline = Deadline(self.grace)
+
+    def await_end(self, at_once: Event) -> None:
+        """Wait for its end until its grace period is over, or cut short; then kill it."""
+        if self.process is None:
+            return
+        while self.alive and not self.deadline.expired and not at_once.is_set():
+            self.process.join(0.1)
+        if self.alive:
+            log.warning("child_killed", child=self.name)
+            self.process.kill()
+        self.process.join(5)
 
     @property
     def alive(self) -> bool:
@@ -119,15 +139,10 @@ class Supervisor:
             child.start()
 
     def stop(self, at_once: Event) -> None:
-        """Stop all, last started first: SIGTERM, a grace period that ``at_once`` cuts short, then SIGKILL."""
-        for child in reversed(self._children):
-            if child.process is None or not child.alive:
-                continue
-            child.process.terminate()
-            deadline = Deadline(child.grace)
-            while child.alive and not deadline.expired and not at_once.is_set():
-                child.process.join(0.1)
-            if child.alive:
-                log.warning("child_killed", child=child.name)
-                child.process.kill()
-            child.process.join(5)
+        """Stop all, tier by tier: SIGTERM, a grace period that ``at_once`` cuts short, then SIGKILL."""
+        for tier in sorted({child.tier for child in self._children}, reverse=True):
+            alive = [child for child in self._children if child.tier == tier and child.alive]
+            for child in alive:
+                child.terminate()
+            for child in alive:
+                child.await_end(at_once)

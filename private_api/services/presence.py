@@ -35,4 +35,13 @@ class Presence:
 
     def who_could_run(self, queue: str) -> set[str]:
         """The living consumers that serve the queue by their hardware."""
-        return {name for name, presence in self.living().items() if presence.has_gpu or queue != QUEUE_GPU}
+        return {name for name, presence in self.living().items() if _serves(presence, queue)}
+
+    def trouble_of(self, consumers: set[str]) -> str | None:
+        """What keeps all of these consumers from work, in the words of one; None where any of them is fit."""
+        said = [presence.trouble for name, presence in self.living().items() if name in consumers]
+        return said[0] if all(said) else None
+
+
+def _serves(presence: ConsumerPresence, queue: str) -> bool:
+    return presence.has_gpu if queue == QUEUE_GPU else presence.takes_cpu

@@ -53,11 +53,12 @@ class StatusReader:
         )
 
     def _waiting_for(self, tx: Transaction, task: TaskRecord) -> str:
-        if not self._presence.living():
-            return "No consumer is connected; the task starts when the operator starts one."
         able = self._presence.who_could_run(task.queue)
         if not able:
-            return "The model needs a GPU, and no consumer with a GPU is connected."
+            return self._why_nobody(task.queue)
+        trouble = self._presence.trouble_of(able)
+        if trouble is not None:
+            return f"No consumer can work now. {trouble}"
         trouble = self._broker_trouble()
         if trouble is not None:
             return f"The message broker is away, and consumers hear of the task when it is back. {trouble}"
@@ -66,6 +67,13 @@ class StatusReader:
             who = f"The only consumer{kind} is" if len(able) == 1 else f"All {len(able)} consumers{kind} are"
             return f"{who} busy."
         return "A consumer is about to take it."
+
+    def _why_nobody(self, queue: str) -> str:
+        if not self._presence.living():
+            return "No consumer is connected; the task starts when the operator starts one."
+        if queue == QUEUE_GPU:
+            return "The model needs a GPU, and no consumer with a GPU is connected."
+        return "All connected consumers are kept for models that need a GPU."
 
 
 def model_view(model: ModelRecord) -> ModelView:

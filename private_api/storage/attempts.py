@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Row, insert, select, update
 
+from contracts.tasks import Outcome
 from private_api.records import AttemptRecord, Blob
 from private_api.storage.database import Transaction
 from private_api.storage.schema import attempts, db_now
@@ -74,9 +75,15 @@ def set_upload(tx: Transaction, task_id: int, number: int, blob: Blob) -> None:
 
 
 def count_refused_write(tx: Transaction, task_id: int, number: int, consumer: str) -> None:
-    """One more write of this attempt came too late; nothing where that consumer never had it."""
+    """One more write of this attempt came too late.
+
+    Nothing where that consumer never had it, or has ended it itself: a heartbeat may cross its own report.
+    """
     statement = update(attempts).where(
-        attempts.c.task_id == task_id, attempts.c.number == number, attempts.c.consumer == consumer
+        attempts.c.task_id == task_id,
+        attempts.c.number == number,
+        attempts.c.consumer == consumer,
+        attempts.c.outcome.is_(None) | attempts.c.outcome.not_in([outcome.value for outcome in Outcome]),
     )
     tx.execute(statement.values(refused_writes=attempts.c.refused_writes + 1))
 

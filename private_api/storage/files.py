@@ -163,9 +163,7 @@ class BlobStore:
         if disk.f_bavail * disk.f_frsize - more_bytes < self._min_free_bytes:
             raise _full()
 
-    async def receive(
-        self, kind: BlobKind, chunks: AsyncIterator[Piece], most_bytes: int, *, prefix: str = ""
-    ) -> Blob:
+    async def receive(self, kind: BlobKind, chunks: AsyncIterator[Piece], most_bytes: int, *, prefix: str = "") -> Blob:
         """Store a stream as a new file, on disk when this returns; on any error nothing is left.
 
         Raises

@@ -97,9 +97,7 @@ def test_a_client_that_hangs_up_leaves_the_others_their_answers(database: Databa
 def test_a_database_in_trouble_is_told_to_all_and_the_next_poll_asks_anew(database: Database) -> None:
     async def scenario() -> list[object]:
         standings = Standings(database)
-        troubles: list[object] = await asyncio.gather(
-            standings.find("a"), standings.find("b"), return_exceptions=True
-        )
+        troubles: list[object] = await asyncio.gather(standings.find("a"), standings.find("b"), return_exceptions=True)
         await asyncio.to_thread(metadata.create_all, database.engine)
         return [*troubles, await standings.find("a")]
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -216,6 +217,20 @@ def test_a_pending_task_says_what_it_waits_for(sqlite_api: Api) -> None:
         "A consumer is about to take it.",
         "The only consumer is busy.",
     ]
+
+
+def test_a_pending_task_says_why_the_consumers_that_are_there_do_not_take_it(sqlite_api: Api) -> None:
+    api = sqlite_api
+    uid = api.new_task()
+
+    def said_when(**presence: Any) -> str:
+        body = ConsumerPresence(host="h", has_gpu=True, runner="docker", **presence).model_dump()
+        api.http.put(routes.CONSUMER.format(consumer="c1"), json=body).raise_for_status()
+        return str(api.status(uid)["waiting_for"])
+
+    assert said_when(takes_cpu=False) == "All connected consumers are kept for models that need a GPU."
+    assert said_when(trouble="The scratch disk is full.") == "No consumer can work now. The scratch disk is full."
+    assert said_when() == "A consumer is about to take it."
 
 
 def test_ended_tasks_past_their_time_are_removed_with_their_files(api: Api) -> None:
