@@ -6,7 +6,6 @@ from contextlib import closing
 
 import docker
 import pytest
-from docker.errors import DockerException
 
 from models_examples.build import build_image, folder_of, offline_base
 from models_examples.python_base import BaseImageError
@@ -17,14 +16,9 @@ _BUILD_SECONDS = 900
 
 
 @pytest.fixture(scope="session")
-def image_engine() -> Iterator[docker.DockerClient]:
-    """The Docker engine that test images are built on."""
-    try:
-        engine = docker.from_env(timeout=_BUILD_SECONDS)
-        engine.ping()
-    except DockerException as error:
-        missing(f"no Docker engine answers: {error}")
-    with closing(engine):
+def image_engine(docker_engine: docker.DockerClient) -> Iterator[docker.DockerClient]:
+    """The session's Docker engine, with the patience that builds need."""
+    with closing(docker.from_env(timeout=_BUILD_SECONDS)) as engine:
         yield engine
 
 

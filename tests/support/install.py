@@ -18,6 +18,7 @@ NEEDED = {
     "debootstrap": "debootstrap",
     "busybox-static": "busybox",
     "curl": "curl",
+    "wrk": "wrk",  # for the benchmarks
 }
 """Debian package -> a program that it brings: its name on the PATH, or a pattern of its path."""
 
