@@ -3,6 +3,7 @@
 ``tiny_image`` runs ``/input/run.sh`` with a static busybox: what a test model does travels in the task's zip.
 """
 
+import gc
 import io
 import itertools
 import os
@@ -11,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -156,11 +158,16 @@ def _remove_all(engine: docker.DockerClient, installation: str) -> None:
 
 def running_engine() -> docker.DockerClient | None:
     """The engine of the environment, if one answers."""
-    try:
-        engine = docker.from_env()
-        engine.ping()
-    except DockerException:
-        return None
+    engine = docker.from_env()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the SDK drops the socket of a connection that was refused
+        try:
+            engine.ping()
+        except DockerException:
+            engine.close()
+            return None
+        finally:
+            gc.collect()
     return engine
 
 
