@@ -41,10 +41,10 @@ def main(only: tuple[str, ...], *, quick: bool) -> None:
             measured = _measured(name, here)
             report.show(measured, console)
             found.add(measured)
-    seconds = time.monotonic() - began
-    if not only and not quick:
-        report.write(PAGE, found, (load, machine.load()), seconds)
-        console.print(f"written to {PAGE.relative_to(Path.cwd()) if PAGE.is_relative_to(Path.cwd()) else PAGE}")
+        seconds = time.monotonic() - began
+        if not only and not quick:
+            report.write(PAGE, found, (load, machine.load()), seconds)
+            console.print(f"written to {PAGE.relative_to(Path.cwd()) if PAGE.is_relative_to(Path.cwd()) else PAGE}")
     console.print(f"{seconds:.0f} s, load average {machine.load():.2f}")
 
 

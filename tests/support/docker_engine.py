@@ -70,7 +70,7 @@ class MakeDockerRunner(Protocol):
 def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[docker.DockerClient]:
     """The running engine, else one of our own for this session, else the test is skipped (or fails in CI)."""
     with ExitStack() as started:
-        engine = running_engine() or _own_engine(tmp_path_factory.mktemp("dockerd"), started)
+        engine = running_engine() or own_engine(tmp_path_factory.mktemp("dockerd"), started)
         with closing(engine):
             yield engine
 
@@ -158,7 +158,9 @@ def _remove_all(engine: docker.DockerClient, installation: str) -> None:
 def running_engine() -> docker.DockerClient | None:
     """The engine of the environment, if one answers."""
     address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    if address.startswith("unix://"):  # asked first: the SDK drops the socket of a refused connection without closing it
+    if address.startswith(
+        "unix://"
+    ):  # asked first: the SDK drops the socket of a refused connection without closing it
         with socket.socket(socket.AF_UNIX) as probe:
             if probe.connect_ex(address.removeprefix("unix://")) != 0:
                 return None
@@ -171,7 +173,7 @@ def running_engine() -> docker.DockerClient | None:
     return engine
 
 
-def _own_engine(folder: Path, started: ExitStack) -> docker.DockerClient:
+def own_engine(folder: Path, started: ExitStack) -> docker.DockerClient:
     """Start an engine that lives as long as ``started``; the environment's DOCKER_HOST points to it meanwhile."""
     own = started.enter_context(OwnEngine(folder, alone=True))
     patch = started.enter_context(pytest.MonkeyPatch.context())
