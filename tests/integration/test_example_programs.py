@@ -195,7 +195,7 @@ def test_an_engine_that_is_not_there_is_named_in_one_sentence() -> None:
     ("arguments", "environment", "reason"),
     [
         ((), {"PATH": "/no/such/folder"}, "debootstrap is not installed"),
-        (("--mirror", "http://127.0.0.1:9/debian"), {}, "name a Debian mirror that this machine reaches"),
+        (("--mirror", "http://127.0.0.1:9/mirror"), {}, "name a Debian mirror that this machine reaches"),
     ],
 )
 def test_a_base_image_that_cannot_be_made_says_what_to_do(
