@@ -1,6 +1,5 @@
 """Which runner a standalone platform takes, which cards it has, and which model folders can run here."""
 
-import importlib.util
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Literal
 
 from contracts.errors import InvalidRequest
 from contracts.model_file import MODEL_FILE, ModelFile
+from job_consumer.runner.catalogue import missing_modules
 
 _NVIDIA_SMI_SECONDS = 10
 
@@ -72,5 +72,5 @@ def missing_needs(model: ModelFile, choice: Choice, *, has_gpu: bool) -> str | N
         from job_consumer.runner.docker.local import has_image
 
         return None if has_image(model.container_tag) else f"the image {model.container_tag} is not built"
-    absent = [name for name in model.requires if importlib.util.find_spec(name) is None]
+    absent = missing_modules(model)
     return f"needs the Python packages {', '.join(absent)}" if absent else None

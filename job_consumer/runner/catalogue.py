@@ -64,8 +64,13 @@ class Catalogue:
                 yield from (child for child in sorted(folder.iterdir()) if (child / MODEL_FILE).is_file())
 
 
+def missing_modules(model: ModelFile) -> list[str]:
+    """The Python modules that the model requires and that are not installed here."""
+    return [name for name in model.requires if importlib.util.find_spec(name.partition(".")[0]) is None]
+
+
 def _check_requirements(model: LocalModel) -> None:
-    missing = [name for name in model.file.requires if importlib.util.find_spec(name.partition(".")[0]) is None]
+    missing = missing_modules(model.file)
     if missing:
         raise ModelRefused(
             f"The model {model.file.human_readable_id!r} needs Python modules that are not installed here: "

@@ -1,6 +1,5 @@
 """Models as local programs: each run in a bubblewrap sandbox, or as a plain process where there can be none."""
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from job_consumer.archive import pack, unpack
 from job_consumer.runner.base import ModelRefused, RunnerError, RunResult
 from job_consumer.runner.catalogue import Catalogue, LocalModel
 from job_consumer.runner.process_tree import kill_marked
+from job_consumer.runner.room import check_room
 from job_consumer.runner.sandbox import (
     RUN_MARKER,
     Places,
@@ -35,7 +35,6 @@ log = get_logger(__name__)
 SandboxPolicy = Literal["auto", "required", "off"]
 """``auto`` runs plain processes where no sandbox can be made, and says so once; ``required`` refuses to start there."""
 
-_LEAST_FREE_BYTES = 64 * 2**20
 _KILL_LEFTOVER_WITHIN = timedelta(seconds=10)
 _LOST = (
     "Models reach the network, see and may change whatever this user can (other tasks' files, kept model content), "
@@ -151,12 +150,7 @@ class ProcessRunner:
 
     def check(self) -> None:
         """Pass when the scratch folder has room; see :class:`job_consumer.runner.base.Runner`."""
-        try:
-            free = shutil.disk_usage(self._folder).free
-        except OSError as error:
-            raise RunnerError(f"The scratch folder {self._folder} cannot be used: {error}.") from error
-        if free < _LEAST_FREE_BYTES:
-            raise RunnerError(f"The scratch folder {self._folder} has {free} bytes left; make room.")
+        check_room(self._folder)
 
     def prepare(self, assignment: Assignment, input_zip: Path, model_zip: Path | None) -> ProcessRun:
         """Unpack what the program will see; see :class:`job_consumer.runner.base.Runner`."""

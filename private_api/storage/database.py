@@ -234,8 +234,3 @@ def _in_transaction(on: Engine | Connection, work: Work[T]) -> T:
         raise  # the adapter that wrote knows what the constraint means
     except (DBAPIError, PoolTimeout) as error:
         raise translated(error) from error
-
-
-def literal_sql(statement: Any, database: Database) -> str:
-    """The statement as the database will read it, parameters included; for explaining query plans."""
-    return str(statement.compile(database.engine, compile_kwargs={"literal_binds": True}))

@@ -1,6 +1,5 @@
 """Prepares runs on a Docker engine, and cleans up after dead ones."""
 
-import os
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -23,12 +22,12 @@ from job_consumer.runner.docker.model_volumes import ModelVolumes
 from job_consumer.runner.docker.probe import SharedFolderProbe
 from job_consumer.runner.docker.profile import environment, gpu_for, host_options
 from job_consumer.runner.docker.run import DockerRun
+from job_consumer.runner.room import check_room
 from service_kit.logging import get_logger
 
 log = get_logger(__name__)
 
 _PULL_WITHIN = timedelta(minutes=30)
-_LEAST_FREE_BYTES = 64 * 2**20
 
 
 class DockerRunner:
@@ -75,12 +74,9 @@ class DockerRunner:
         self._engine.check()
         try:
             self._scratch.mkdir(parents=True, exist_ok=True)
-            disk = os.statvfs(self._scratch)
         except OSError as error:
             raise RunnerError(f"The scratch folder {self._scratch} cannot be used: {error}.") from error
-        free = disk.f_bavail * disk.f_frsize
-        if free < _LEAST_FREE_BYTES:
-            raise RunnerError(f"The scratch folder {self._scratch} has {free} bytes left; make room.")
+        check_room(self._scratch)
         if self._exchange_class is None:
             image = self._images.any_local()
             if image is not None:
