@@ -26,11 +26,13 @@ MakeApi = Callable[..., "Api"]
 
 
 def make_zip(files: Mapping[str, bytes] = {"a/b.txt": b"hello"}) -> bytes:
-    """A zip of these names and bytes."""
+    """A zip of these names and bytes; the same bytes at any time of day."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
-            archive.writestr(name, content)
+            entry = zipfile.ZipInfo(name)  # unlike a bare name, it carries no time of now
+            entry.external_attr = 0o600 << 16
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
     return target.getvalue()
 
 

@@ -12,7 +12,7 @@ from typing import Self
 
 import pika
 import pytest
-from pika.exceptions import AMQPError
+from pika.exceptions import AMQPError, NackError
 
 from contracts.queue import ALL_QUEUES, QUEUE_ARGUMENTS
 from contracts.tasks import TaskOffer
@@ -165,8 +165,16 @@ class RabbitQueues:
             self.put_bytes(queue, TaskOffer(uid=uid).model_dump_json().encode())
 
     def put_bytes(self, queue: str, body: bytes) -> None:
-        """Publish anything, confirmed."""
-        self._channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2), mandatory=True)
+        """Publish anything, confirmed. A quorum queue that was declared just now refuses until its leader is elected."""
+
+        def confirmed() -> bool:
+            try:
+                self._channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2), mandatory=True)
+            except NackError:
+                return False
+            return True
+
+        eventually(confirmed, within=30)
 
     def take_all(self, queue: str) -> list[str]:
         """Remove all ready messages; their uids in order."""
