@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 from contracts import errors
 from contracts.task_state import POLL_NOT_FOUND, POLL_OUTPUT_MISSING, POLL_STATUS, TRANSITIONS, TaskState
 from contracts.tasks import Outcome, Step
+from deployment.variables import DEPLOYED_DEFAULTS, FIXED_SETTINGS, SECRETS, VARIABLES, Variable
 from job_consumer.config import JobConsumerSettings
 from private_api.config import PrivateApiSettings
 from public_api.config import PublicApiSettings
@@ -119,31 +120,47 @@ def http_api() -> str:
 
 
 def env_example() -> str:
-    """Every variable of every service, once, with its sentence; those that must be set are not commented out."""
+    """Every variable of the deployment and of every service, once, with its sentence and its default."""
     lines = [
-        "# Copy to .env and fill in. Every variable of every service, with its default; `make docs` writes this file.",
-        "# A secret NAME may also be given as NAME_FILE, the path of a file that holds it.",
+        "# Copy to .env and change what you need; every default works. `make docs` writes this file.",
+        "# A secret NAME of a service started by hand may also be given as NAME_FILE, the path of a file with it.",
+        "",
+        "# --- secrets, for `make secrets`",
+        *_variables(SECRETS),
+        "",
+        "# --- the deployment",
+        *_variables(VARIABLES),
     ]
-    seen: dict[str, list[str]] = {}
+    users: dict[str, list[str]] = {}
+    fields: dict[str, FieldInfo] = {}
     for service, settings in SERVICES:
-        for name, _ in _fields(settings):
-            seen.setdefault(name, []).append(service)
-    for service, settings in SERVICES:
-        lines += ["", f"# --- {service}"]
         for name, field in _fields(settings):
-            if seen[name][0] != service:
-                continue
-            shared = f" ({', '.join(seen[name])})" if len(seen[name]) > 1 else ""
-            lines += [f"# {_sentence(name, field)}{shared}", _assignment(name, field)]
+            users.setdefault(name.upper(), []).append(service)
+            fields.setdefault(name.upper(), field)
+    written = {variable.name for variable in (*VARIABLES, *SECRETS)}
+    for service, _ in SERVICES:
+        lines += ["", f"# --- {service}"]
+        for name, field in fields.items():
+            if users[name][0] == service and name not in written | FIXED_SETTINGS:
+                lines += _setting(name, field, users[name])
+    lines += ["", "# --- chosen by the deployment itself; for services started by hand"]
+    for name, field in fields.items():
+        if name in FIXED_SETTINGS:
+            lines += _setting(name, field, users[name])
     return "\n".join(lines) + "\n"
 
 
-def _assignment(name: str, field: FieldInfo) -> str:
-    if field.is_required():
-        return f"{name.upper()}="
-    default = field.get_default()
+def _variables(variables: Sequence[Variable]) -> Iterator[str]:
+    for variable in variables:
+        yield f"# {variable.sentence}"
+        yield f"# {variable.name}={variable.default}"
+
+
+def _setting(name: str, field: FieldInfo, services: Sequence[str]) -> list[str]:
+    shared = f" ({', '.join(services)})" if len(services) > 1 else ""
+    default = DEPLOYED_DEFAULTS.get(name, None if field.is_required() else field.get_default())
     shown = "" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
-    return f"# {name.upper()}={shown}"
+    return [f"# {_sentence(name, field)}{shared}", f"# {name}={shown}"]
 
 
 def _fields(settings: type[Settings]) -> Iterator[tuple[str, FieldInfo]]:
