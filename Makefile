@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PACKAGES := contracts service_kit public_api private_api job_consumer inference_client standalone
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format docs constraints clean
+.PHONY: help demo test check bench format docs constraints clean secrets certs up down backup reset-queue reset-all gpus
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 NEEDS := pyproject.toml constraints.txt models_examples/data_packages.txt
 
@@ -37,6 +37,34 @@ check: $(VENV)/.test  ## Lint, types, import rules, unit tests; under a minute
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --quiet tests/unit tests/architecture
+
+# --- the deployment: these need docker compose and Python, and no virtual environment
+
+secrets:  ## Make the secrets that are not there yet
+	$(PYTHON) -m deployment.secrets
+
+certs:  ## Make a certificate authority and a server certificate of one's own, unless there are
+	traefik/generate-certs $$($(PYTHON) -m deployment.environment DOMAIN)
+
+up: secrets certs  ## Start the platform behind HTTPS, or bring it to what .env and the images say now
+	$(PYTHON) -m deployment.folders
+	docker compose up --detach --wait --wait-timeout 600
+
+down:  ## Stop it; all data stay (a soft reset is `make down up`)
+	docker compose --profile '*' down
+
+backup:  ## Write database and files to backup.tar while running (FILE=… names another)
+	docker compose exec -T private-api python -m private_api.admin backup - > $(or $(FILE),backup.tar).part
+	mv $(or $(FILE),backup.tar).part $(or $(FILE),backup.tar)
+
+reset-queue:  ## Empty RabbitMQ alone; no task is lost
+	$(PYTHON) -m deployment.reset queue
+
+reset-all:  ## Remove all data of the deployment; asks first
+	$(PYTHON) -m deployment.reset all
+
+gpus:  ## Write docker-compose.gpus.yaml: one consumer for each card of this host
+	$(PYTHON) -m deployment.gpus
 
 bench: $(VENV)/.test  ## Measure against floors in the same run; rewrites documentation/reference/performance.md
 	$(BIN)/python -m tests.support.install

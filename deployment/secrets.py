@@ -9,7 +9,6 @@ import base64
 import hashlib
 import json
 import os
-import re
 import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from contracts.queue import ALL_QUEUES, QUEUE_ARGUMENTS
+from deployment.environment import deployment_environment
 
 USER = "inference"
 """Of PostgreSQL and of RabbitMQ; also the name of the database and of the virtual host."""
@@ -30,7 +30,6 @@ _SALT_BYTES = 4
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o444
 """Containers read the files as other users than their owner; nobody else on the host passes the folder."""
-_ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*?)\s*$")
 
 
 class BadSecret(Exception):
@@ -59,16 +58,6 @@ def make_secrets(folder: Path, given: Mapping[str, str]) -> list[str]:
     for name, files_of in groups:
         made += _make_group(folder, name, given.get(name, ""), files_of)
     return made
-
-
-def read_assignments(text: str) -> dict[str, str]:
-    """The NAME=value lines of an .env file, as compose reads them: comments left out, one pair of quotes taken off."""
-    found = {}
-    for line in text.splitlines():
-        match = _ASSIGNMENT.match(line)
-        if match:
-            found[match["name"]] = _unquoted(match["value"])
-    return found
 
 
 def rabbitmq_hash(password: str, salt: bytes) -> str:
@@ -160,21 +149,12 @@ def _check_given(name: str, value: str) -> None:
         raise BadSecret(f"{name} must be at least {_SHORTEST} printable ASCII characters without spaces.")
 
 
-def _unquoted(value: str) -> str:
-    for mark in "'\"":
-        if value.startswith(mark):
-            return value[1:].partition(mark)[0]
-    return re.split(r"\s#", value, maxsplit=1)[0].rstrip()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write what is missing and say so; 1 with one line where that cannot be."""
     parser = argparse.ArgumentParser(prog="python3 -m deployment.secrets", description="Make the deployment's secrets.")
     parser.add_argument("folder", nargs="?", type=Path, help="default: SECRETS_DIR, else ./secrets")
     options = parser.parse_args(arguments)
-    chosen = Path(".env")
-    given = read_assignments(chosen.read_text(encoding="utf-8")) if chosen.is_file() else {}
-    given |= {name: value for name, value in os.environ.items() if value}
+    given = deployment_environment()
     folder = options.folder or Path(given.get("SECRETS_DIR") or "secrets")
     try:
         made = make_secrets(folder, given)

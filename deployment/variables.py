@@ -29,6 +29,7 @@ VARIABLES: Sequence[Variable] = (
     Variable("RATE_LIMIT_AVERAGE", "", "Requests per second of one client, on average. Empty: 100."),
     Variable("RATE_LIMIT_BURST", "", "Requests of one client that may come at once. Empty: 200."),
     Variable("IN_FLIGHT_LIMIT", "", "Requests of one client at the same time. Empty: 64."),
+    Variable("TRANSFER_TIMEOUT", "24h", "Longest upload or download of one request."),
     Variable("DATA_DIR", "", "Folder on the host for all data: files, database, queue. Empty: named volumes."),
     Variable("SECRETS_DIR", "./secrets", "Folder of the secrets' files, which `make secrets` makes."),
     Variable("CPU_CONSUMERS", "1", "Tasks without a GPU that run at once on this host, or in the swarm."),
