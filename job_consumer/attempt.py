@@ -17,6 +17,8 @@ class Attempt:
         self.claim = claim
         self.ref = AttemptRef(task_id=claim.task_id, attempt=claim.attempt, consumer=consumer)
         self.step = Step.STAGE
+        self.step_since: float | None = None
+        """When the current step began, on the monotonic clock; None between two steps."""
         self.step_seconds: dict[Step, float] = {}
         self.stopped = threading.Event()
         """Set as soon as there is a stop reason; whatever the attempt is doing watches it."""
@@ -41,8 +43,9 @@ class Attempt:
     def at(self, step: Step) -> Iterator[None]:
         """Mark the step as current and take its time."""
         self.step = step
-        began = time.monotonic()
+        self.step_since = began = time.monotonic()
         try:
             yield
         finally:
+            self.step_since = None
             self.step_seconds[step] = round(time.monotonic() - began, 4)

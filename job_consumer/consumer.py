@@ -17,6 +17,7 @@ from job_consumer.inbox.base import Inbox
 from job_consumer.leases import LeaseKeeper
 from job_consumer.outcome import StopReason
 from job_consumer.private_api import PrivateApi
+from job_consumer.pulse import Pulse
 from job_consumer.runner.base import Run, Runner, RunnerError
 from job_consumer.staging import StagedAhead
 from service_kit.backoff import Backoff
@@ -33,7 +34,8 @@ _COMPLETING_AT_ONCE = 2
 class Consumer:
     """Runs until its stop event is set; build it once per process.
 
-    ``grace`` is what a running model gets after the stop signal; ``hurry``, once set, ends it early.
+    ``grace`` is what a running model gets after the stop signal; ``hurry``, once set, ends it early. ``pulse`` hears
+    what the loop does.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Consumer:
         leases: LeaseKeeper,
         grace: timedelta,
         hurry: threading.Event,
+        pulse: Pulse,
     ) -> None:
         self._name = name
         self._private_api = private_api
@@ -58,6 +61,7 @@ class Consumer:
         self._backoff = Backoff(first=timedelta(seconds=1), most=timedelta(seconds=60))
         self._setback = threading.Event()
         self._hurry = hurry
+        self._pulse = pulse
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop``; returns when the last attempt is reported and nothing of it is left."""
@@ -66,10 +70,12 @@ class Consumer:
         with ThreadPoolExecutor(_COMPLETING_AT_ONCE, thread_name_prefix="complete") as completing:
             try:
                 while not stop.is_set():
+                    self._pulse.turn()
                     claim, staged = self._next_claim(ahead, stop)
                     ahead = None
                     if claim is not None:
                         attempt = self._begin(claim, stop)
+                        self._pulse.works_on(attempt)
                         ahead = StagedAhead(self._private_api, self._executor)
                         self._hand_over(self._executor.run(attempt, staged), completing)
             finally:

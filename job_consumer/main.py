@@ -18,6 +18,7 @@ from job_consumer.inbox.base import Inbox
 from job_consumer.inbox.polling import PollingInbox
 from job_consumer.leases import LeaseKeeper
 from job_consumer.private_api import PrivateApi
+from job_consumer.pulse import Pulse
 from job_consumer.runner.base import Runner, RunnerError
 from job_consumer.sweeper import Sweeper
 from job_consumer.transfers import Transfers
@@ -45,10 +46,10 @@ def run(settings: JobConsumerSettings) -> None:
     )
     stop = threading.Event()
     hurry = threading.Event()
-    with stop_on_signals(stop, on_second=hurry.set):
-        platform = _platform(private_api, stop)
+    with stop_on_signals(stop, on_second=hurry.set), Pulse(stop) as pulse:
+        platform = _platform(private_api, stop, pulse)
         if platform is not None:
-            _consume(settings, name, private_api, platform, stop, hurry)
+            _consume(settings, name, private_api, platform, stop, hurry, pulse)
     private_api.close()
 
 
@@ -69,6 +70,7 @@ def _consume(
     platform: PlatformInfo,
     stop: threading.Event,
     hurry: threading.Event,
+    pulse: Pulse,
 ) -> None:
     kind = runner_kind(settings)
     leases = LeaseKeeper(private_api, timedelta(seconds=platform.lease_seconds))
@@ -87,9 +89,10 @@ def _consume(
         leases.start()
         executor = Executor(private_api, runner, leases, zips)
         inbox = build_inbox(settings, private_api)
+        pulse.needs("sweeper", "presence", "leases")
         grace = timedelta(seconds=settings.drain_seconds)
         log.info("consumer_ready", consumer=name, runner=kind, gpu=settings.gpu_uuid)
-        Consumer(name, private_api, inbox, runner, executor, leases, grace, hurry).run(stop)
+        Consumer(name, private_api, inbox, runner, executor, leases, grace, hurry, pulse).run(stop)
         leases.close()
     log.info("consumer_stopped", consumer=name)
 
@@ -147,10 +150,11 @@ def build_runner(
     )
 
 
-def _platform(private_api: PrivateApi, stop: threading.Event) -> PlatformInfo | None:
+def _platform(private_api: PrivateApi, stop: threading.Event, pulse: Pulse) -> PlatformInfo | None:
     """What the platform is, as soon as it answers; None when a stop signal came first."""
     backoff = Backoff()
     while not stop.is_set():
+        pulse.turn()
         try:
             return private_api.platform()
         except PlatformError as error:

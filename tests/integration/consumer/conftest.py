@@ -13,6 +13,7 @@ from job_consumer.inbox.base import Offer
 from job_consumer.inbox.polling import PollingInbox
 from job_consumer.leases import LeaseKeeper
 from job_consumer.private_api import PrivateApi
+from job_consumer.pulse import Pulse
 from job_consumer.runner.base import Run
 from job_consumer.transfers import Transfers
 from tests.support.fake_runner import FakeRunner
@@ -55,6 +56,7 @@ class Rig:
         self.inbox = ListedInbox(self.private_api)
         self.stop = threading.Event()
         self.hurry = threading.Event()
+        self.pulse = Pulse(self.stop, scratch)
         self._transfers = transfers
 
     def attempt(self, uid: str) -> Attempt:
@@ -81,7 +83,7 @@ class Rig:
     def consuming(self, grace: timedelta = timedelta(seconds=10)) -> Iterator[threading.Thread]:
         """A consumer's loop in a thread; stopped, drained and joined at the end."""
         consumer = Consumer(
-            "me", self.private_api, self.inbox, self.runner, self.executor, self.leases, grace, self.hurry
+            "me", self.private_api, self.inbox, self.runner, self.executor, self.leases, grace, self.hurry, self.pulse
         )
         thread = threading.Thread(target=consumer.run, args=(self.stop,), name="consumer")
         thread.start()
