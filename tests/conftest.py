@@ -9,4 +9,6 @@ pytest_plugins = [
     "tests.support.images",
     "tests.support.hostile_models",
     "tests.support.model_folders",
+    "tests.support.stack",
+    "tests.support.outside_host",
 ]
