@@ -1,43 +1,36 @@
 """Builds the images of the example models: ``python -m models_examples.build [--offline] [NAME ...]``.
 
 ``--offline`` needs neither a registry nor a network inside the build: the Python base image is made by debootstrap, and
-the wheels are downloaded by this machine's own pip beforehand. Without it, a CA bundle that this machine's pip trusts
-(``PIP_CERT`` or ``SSL_CERT_FILE``) is lent to the build and does not stay in the image.
+the wheels are downloaded by this machine's own pip beforehand. Without it, the certificates that this machine's pip
+trusts (``SITE_CA``, ``PIP_CERT`` or ``SSL_CERT_FILE``) are lent to the build and do not stay in the image.
 """
 
 import argparse
 import logging
-import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import docker
-from docker.errors import APIError, BuildError, DockerException
+from docker.errors import DockerException
 
 from contracts.errors import InvalidRequest
 from contracts.model_file import MODEL_FILE, ModelFile
-from models_examples.python_base import PYTHON_VERSION, BaseImageError, ensure_python_base
-from models_examples.wheels import DownloadError, wheels_for
+from deployment.base_images import BaseImageError, python
+from deployment.building import ImageBuildFailed, SiteCaError, build, engine_at, no_engine, trusted_certificates
+from deployment.wheels import DownloadError, wheels_for
 
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parent
-ENGINE_SECONDS = 900
-"""The longest silence of the engine during one request of a build."""
-
 _WHEELS = "wheels"
 _CA_BUNDLE = "extra-ca.pem"
 _SCRATCH_IN_BUILD = "/build"
 """Where the Dockerfiles copy requirements, wheels and the CA bundle to, in a stage that is thrown away."""
-
-
-class ImageBuildFailed(Exception):
-    """A build ended without an image; the message holds the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +68,9 @@ def offline_base(engine: docker.DockerClient, *, rebuild: bool = False, mirror: 
     Raises
     ------
     BaseImageError
-        See :func:`models_examples.python_base.ensure_python_base`.
+        See :func:`deployment.base_images.python.ensure`.
     """
-    return Base(ensure_python_base(engine, rebuild=rebuild, mirror=mirror), PYTHON_VERSION)
+    return Base(python.ensure(engine, rebuild=rebuild, mirror=mirror), python.PYTHON_VERSION)
 
 
 def build_image(engine: docker.DockerClient, folder: Path, base: Base) -> str:
@@ -89,25 +82,13 @@ def build_image(engine: docker.DockerClient, folder: Path, base: Base) -> str:
         The Dockerfile failed or the engine refused.
     DownloadError
         The wheels for a build without a network could not be had.
+    SiteCaError
+        The site's certificates, for a build with a network, could not be read.
     """
     tag = ModelFile.load(folder).container_tag
     architecture = str(engine.info()["Architecture"])
     with _context(folder, base, architecture) as (context, arguments):
-        try:
-            engine.images.build(
-                path=str(context),
-                tag=tag,
-                buildargs=dict(arguments),
-                network_mode="none" if base.wheels_for_python else None,
-                rm=True,
-                forcerm=True,
-                timeout=ENGINE_SECONDS,
-            )
-        except BuildError as error:
-            said = "".join(str(line.get("stream", "")) for line in error.build_log).splitlines()
-            raise ImageBuildFailed(f"{folder.name}: {error}\n" + "\n".join(said[-20:])) from error
-        except APIError as error:
-            raise ImageBuildFailed(f"{folder.name}: {error.explanation or error}") from error
+        build(engine, context, tag, arguments, network="none" if base.wheels_for_python else None)
     return tag
 
 
@@ -121,12 +102,11 @@ def _context(folder: Path, base: Base, architecture: str) -> Iterator[tuple[Path
     with tempfile.TemporaryDirectory(prefix="build-context-") as scratch:
         context = Path(scratch) / folder.name
         shutil.copytree(folder, context, ignore=shutil.ignore_patterns("__pycache__"))
-        ca_bundle = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
         if base.wheels_for_python and requirements.is_file():
             shutil.copytree(wheels_for(requirements, base.wheels_for_python, architecture), context / _WHEELS)
             arguments |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": _SCRATCH_IN_BUILD}
-        elif requirements.is_file() and ca_bundle and Path(ca_bundle).is_file():
-            shutil.copyfile(ca_bundle, context / _CA_BUNDLE)
+        elif requirements.is_file() and (certificates := trusted_certificates()):
+            (context / _CA_BUNDLE).write_text(certificates, encoding="utf-8")
             arguments["PIP_CERT"] = f"{_SCRATCH_IN_BUILD}/{_CA_BUNDLE}"
         yield context, arguments
 
@@ -145,12 +125,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _build(options: argparse.Namespace) -> None:
     folders = [folder_of(name) for name in options.names] or list(example_folders().values())
-    engine = (
-        docker.DockerClient(base_url=options.engine, timeout=ENGINE_SECONDS)
-        if options.engine
-        else docker.from_env(timeout=ENGINE_SECONDS)
-    )
-    with closing(engine):
+    with engine_at(options.engine) as engine:
         base = (
             offline_base(engine, rebuild=options.rebuild_base, mirror=options.mirror)
             if options.offline
@@ -166,11 +141,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         _build(options)
-    except (BaseImageError, DownloadError, ImageBuildFailed, InvalidRequest) as error:
+    except (BaseImageError, DownloadError, ImageBuildFailed, InvalidRequest, SiteCaError) as error:
         print(error, file=sys.stderr)
         return 1
     except DockerException as error:
-        print(f"No Docker engine answers; start it or name one with --engine. ({error})", file=sys.stderr)
+        print(no_engine(error), file=sys.stderr)
         return 1
     return 0
 

@@ -7,9 +7,9 @@ from contextlib import closing
 import docker
 import pytest
 
+from deployment.wheels import DownloadError
 from models_examples.build import build_image, folder_of, offline_base
-from models_examples.python_base import BaseImageError
-from models_examples.wheels import DownloadError
+from deployment.base_images import BaseImageError
 from tests.support.requirements import missing
 
 _BUILD_SECONDS = 900

@@ -21,24 +21,26 @@ class DownloadError(Exception):
     """The wheels could not be had; the message carries pip's own reason."""
 
 
-def wheels_for(requirements: Path, python_version: str, architecture: str) -> Path:
+def wheels_for(requirements: Path, python_version: str, architecture: str, constraints: Path | None = None) -> Path:
     """A folder with every wheel that the requirements need, dependencies included; kept for the next call.
 
-    ``pip`` runs with this machine's own configuration: mirror, proxy and certificates are those of the operator.
+    Two calls with the same text of requirements and constraints share a folder. ``pip`` runs with this machine's own
+    configuration: mirror, proxy and certificates are those of the operator.
 
     Raises
     ------
     DownloadError
         pip found no matching wheel, or reached no index.
     """
-    identity = hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]
+    asked = requirements.read_bytes() + (b"\0" + constraints.read_bytes() if constraints else b"")
+    identity = hashlib.sha256(asked).hexdigest()[:16]
     kept = _cache_folder() / f"{identity}-py{python_version}-{architecture}"
     if kept.is_dir():
         return kept
     kept.parent.mkdir(parents=True, exist_ok=True)
     log.info("downloading wheels for %s", requirements)
     with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".download-") as scratch:
-        _download(requirements, python_version, architecture, Path(scratch))
+        _download(requirements, constraints, python_version, architecture, Path(scratch))
         _keep(Path(scratch), kept)
     return kept
 
@@ -61,14 +63,16 @@ def _keep(scratch: Path, kept: Path) -> None:
             raise
 
 
-def _download(requirements: Path, python_version: str, architecture: str, target: Path) -> None:
+def _download(
+    requirements: Path, constraints: Path | None, python_version: str, architecture: str, target: Path
+) -> None:
     glibc_minors = range(_NEWEST_GLIBC_MINOR, _OLDEST_GLIBC_MINOR - 1, -1)
     platforms = [f"manylinux_2_{minor}_{architecture}" for minor in glibc_minors]
     command = [
         sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", str(target),
         "--python-version", python_version, "--implementation", "cp",
         *(f"--platform={platform}" for platform in (*platforms, f"manylinux2014_{architecture}")),
-        "--requirement", str(requirements),
+        "--requirement", str(requirements), *(("--constraint", str(constraints)) if constraints else ()),
     ]  # fmt: skip
     try:
         done = subprocess.run(
