@@ -23,5 +23,18 @@ class PublicApiSettings(Settings):
         le=LONGEST_SECONDS,
         description="A client that sends nothing for so long in mid-upload is let go.",
     )
+    leave_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=LONGEST_SECONDS,
+        description="After SIGTERM it goes on accepting for so long, ending each connection with its answer; make it "
+        "longer than the proxy's idle timeout.",
+    )
+    transfer_drain_seconds: float = Field(
+        default=10,
+        ge=0,
+        le=LONGEST_SECONDS,
+        description="Then uploads and downloads in flight may end within so long.",
+    )
     log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_format: LogFormat = Field(default="auto", description="json, text, or auto: text on a terminal.")

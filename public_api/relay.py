@@ -58,13 +58,19 @@ class Deadlines:
 
 
 class Relay:
-    """A pooled connection to private_api. Open it inside the running event loop, close it at the end."""
+    """A pooled connection to private_api. Open it inside the running event loop, close it at the end.
 
-    def __init__(self, private_api_url: str, token: str, max_upload_bytes: int, deadlines: Deadlines) -> None:
+    Once ``closing`` is set, requests that wait on purpose are answered as things stand.
+    """
+
+    def __init__(
+        self, private_api_url: str, token: str, max_upload_bytes: int, deadlines: Deadlines, closing: asyncio.Event
+    ) -> None:
         self._base = private_api_url.rstrip("/")
         self._token = token
         self._max_upload_bytes = max_upload_bytes
         self._deadlines = deadlines
+        self._closing = closing
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -97,18 +103,35 @@ class Relay:
         if status != 200:
             raise Unavailable(f"private_api is not ready: {body[:500].decode(errors='replace')}")
 
-    async def forward(self, request: Request, path: str, wait: timedelta = timedelta(0)) -> Response:
-        """Relay a request without a body; ``path`` is already percent-encoded, ``wait`` is what its answer may take.
+    async def forward(self, request: Request, path: str) -> Response:
+        """Relay a request without a body; ``path`` is already percent-encoded.
 
         Raises
         ------
         Unavailable
             private_api is away, or does not answer in time.
         """
-        within = self._answer_within(wait)
-        return await self._back(
-            await self._send(request.method, self._url(path, request), _headers_on(request), within)
-        )
+        return await self._ask(request, self._url(path, request))
+
+    async def forward_poll(self, request: Request, path: str, wait: timedelta) -> Response:
+        """Relay a request whose answer may take as long as ``wait``, which its query asks for; raises as ``forward``.
+
+        When this server closes meanwhile, the question is asked again, without the query and so without waiting.
+        """
+        waiting = asyncio.ensure_future(self._ask(request, self._url(path, request), wait))
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait((waiting, closing), return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                return await waiting
+        finally:
+            closing.cancel()
+            waiting.cancel()
+            await asyncio.gather(waiting, closing, return_exceptions=True)
+        return await self._ask(request, URL(self._base + path, encoded=True))
+
+    async def _ask(self, request: Request, url: URL, wait: timedelta = timedelta(0)) -> Response:
+        return await self._back(await self._send(request.method, url, _headers_on(request), self._answer_within(wait)))
 
     async def forward_upload(self, request: Request, path: str) -> Response:
         """Relay a request with a body of any size.

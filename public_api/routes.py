@@ -143,7 +143,7 @@ def _tasks() -> APIRouter:
             ),
         ] = 0,
     ) -> Response:
-        return await relay.forward(request, _task_path(routes.TASK, uid), timedelta(seconds=wait))
+        return await relay.forward_poll(request, _task_path(routes.TASK, uid), timedelta(seconds=wait))
 
     @router.delete(routes.TASK, summary="Cancel a live task and delete it, with its files", responses=_errors(**_AWAY))
     async def delete_task(request: Request, relay: RelayDep, uid: str) -> Response:

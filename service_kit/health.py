@@ -1,4 +1,7 @@
-"""Health routes: live says that the process answers, ready names each dependency and its state."""
+"""Health routes: live says that the process answers, ready names each dependency and its state.
+
+A server that leaves is alive and not ready, whatever its dependencies do: whoever spreads requests looks elsewhere.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -8,6 +11,7 @@ from fastapi.responses import JSONResponse
 
 from contracts.errors import PlatformError
 from contracts.routes import HEALTH_LIVE, HEALTH_READY
+from service_kit.lifecycle import Departure
 
 Check = Callable[[], Awaitable[None]]
 """Passes when the dependency works, raises when it does not."""
@@ -26,10 +30,13 @@ async def _state_of(check: Check) -> str:
     return "ok"
 
 
-def health_router(checks: Mapping[str, Check], optional: Mapping[str, Check] | None = None) -> APIRouter:
+def health_router(
+    checks: Mapping[str, Check], optional: Mapping[str, Check] | None = None, departure: Departure | None = None
+) -> APIRouter:
     """Routes for liveness and readiness.
 
     ``checks`` decide over 200 or 503; ``optional`` ones are shown and do not: a broker that is away refuses no task.
+    ``departure`` tells whether this server leaves.
     """
     router = APIRouter(tags=["health"])
 
@@ -39,6 +46,8 @@ def health_router(checks: Mapping[str, Check], optional: Mapping[str, Check] | N
 
     @router.get(HEALTH_READY, summary="Each dependency with its state; 503 unless all required ones work")
     async def ready() -> JSONResponse:
+        if departure is not None and departure.has_begun:
+            return JSONResponse({"status": "leaving", "dependencies": {}}, 503)
         shown = {**checks, **(optional or {})}
         states = dict(zip(shown, await asyncio.gather(*map(_state_of, shown.values())), strict=True))
         is_ready = all(states[name] == "ok" for name in checks)

@@ -1,16 +1,30 @@
-"""Starting and stopping processes: HTTP servers with signals and a bounded drain, threads that stop on an event."""
+"""Starting and stopping processes: HTTP servers that leave in good order, threads that stop on an event.
+
+An HTTP server leaves in three phases, none of them longer than it was told:
+
+1. *leaving*: it still accepts and answers, but each answer ends its connection and readiness says no. Proxies move to
+   other replicas meanwhile, and no connection is left idle on which one of them might send its next request.
+2. *draining*: the listener is closed; what is in flight, an upload perhaps, may end.
+3. the rest is cut off, and the application closes what it opened.
+"""
 
 import asyncio
+import math
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service_kit.logging import get_logger
+
+log = get_logger(__name__)
 
 HTTP_GRACE = timedelta(seconds=10)
 """How long requests in flight may take to end after a stop signal."""
@@ -37,32 +51,95 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
-    """Tells when the stop signal comes, before requests in flight are waited for."""
+class Departure:
+    """How far an HTTP server is on its way out; who answers looks at it. Use it inside the running event loop."""
 
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+    def __init__(self) -> None:
+        self.has_begun = False
+        """Whether the stop signal came."""
+        self.drains = asyncio.Event()
+        """Set when nothing new is accepted any more: a request that waits on purpose should answer now."""
+
+
+class _Farewell:
+    """Says on each answer of a server that leaves that its connection is over; the server then closes it."""
+
+    def __init__(self, app: ASGIApp, departure: Departure) -> None:
+        self._app = app
+        self._departure = departure
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_and_close(message: Message) -> None:
+            if self._departure.has_begun and message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
+        await self._app(scope, receive, send_and_close)
+
+
+class _Server(uvicorn.Server):
+    """Leaves before it drains. The same signal again hurries: it ends the leaving, then the draining.
+
+    Another signal does not: one Ctrl-C in a terminal reaches us itself, and as the SIGTERM of whoever started us.
+    """
+
+    def __init__(self, config: uvicorn.Config, departure: Departure, on_stop: Callable[[], None], leave: float) -> None:
         super().__init__(config)
+        self._departure = departure
         self._on_stop = on_stop
+        self._leave = leave
+        self._gone_at = math.inf
+        self._heard: set[int] = set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._on_stop()
+        is_repeated, is_draining = sig in self._heard, self.should_exit
+        self._heard.add(sig)
         super().handle_exit(sig, frame)
+        self.should_exit = is_draining or is_repeated or not self._leave or not self.started
+        self.force_exit = is_draining and is_repeated
+        if not self._departure.has_begun:
+            self._departure.has_begun = True
+            self._gone_at = time.monotonic() + self._leave
+
+    async def on_tick(self, counter: int) -> bool:
+        if time.monotonic() >= self._gone_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        log.info("server_drains", connections=len(self.server_state.connections))
+        self._departure.drains.set()
+        self._on_stop()
+        await super().shutdown(sockets)
 
 
-def serve(app: ASGIApp, listener: socket.socket, on_stop: Callable[[], None] = lambda: None) -> None:
-    """Serve until SIGTERM or SIGINT, then let requests in flight end within the grace period.
+def serve(
+    app: ASGIApp,
+    listener: socket.socket,
+    on_stop: Callable[[], None] = lambda: None,
+    departure: Departure | None = None,
+    leave: timedelta = timedelta(0),
+    drain: timedelta = HTTP_GRACE,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then leave: see the module's docstring for ``leave`` and ``drain``.
 
-    ``on_stop`` is called in the signal handler, for requests that wait on purpose and should now answer.
+    ``on_stop`` is called in the event loop when the draining begins, for requests that wait on purpose and should now
+    answer. ``departure`` is what the application looks at.
     """
+    way_out = departure or Departure()
     config = uvicorn.Config(
-        app,
+        _Farewell(app, way_out),
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=int(HTTP_GRACE.total_seconds()),
+        timeout_graceful_shutdown=math.ceil(drain.total_seconds()),
         timeout_keep_alive=75,
         server_header=False,
     )
-    server = _Server(config, on_stop)
+    server = _Server(config, way_out, on_stop, leave.total_seconds())
     asyncio_run = asyncio.Runner(loop_factory=config.get_loop_factory())
     with asyncio_run:
         asyncio_run.run(server.serve(sockets=[listener]))

@@ -40,6 +40,8 @@ class Script:
     """False: answer before the body was read."""
     stream: Callable[[], AsyncIterator[bytes]] | None = None
     """In place of ``body``."""
+    holds_waiting: bool = False
+    """True: a request with ``wait=`` in its query is not answered until its client gives up."""
 
 
 class Upstream:
@@ -75,6 +77,10 @@ class Upstream:
             with suppress(ClientDisconnect):
                 await self._take_body(request, seen)
             self.ended_uploads += 1
+        if script.holds_waiting and "wait=" in query:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            return
         await self._answer(script, scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
