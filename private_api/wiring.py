@@ -25,8 +25,9 @@ from private_api.storage.database import Database
 from private_api.storage.files import BlobStore, FolderLock
 from private_api.storage.migrate import migrate
 from private_api.storage.outbox import Outbox
-from private_api.storage.platform import installation_id
+from private_api.storage.platform import installation_id, note_software
 from private_api.storage.queue import RabbitPublisher
+from private_api.storage.workspace import clear_leftovers
 from service_kit.backoff import Backoff
 from service_kit.deadline import Deadline
 from service_kit.logging import get_logger
@@ -56,6 +57,7 @@ class Wiring:
             self.files = BlobStore(settings.data_dir, settings.min_free_bytes)
             opened.callback(self.files.close)
             self.files.clear_temporary()
+            clear_leftovers(settings.data_dir)
             self.database = Database(settings.database_url.get_secret_value())
             opened.callback(self.database.close)
             installation = _open_database(self.database)
@@ -136,6 +138,7 @@ def _open_database(database: Database) -> str:
     while True:
         try:
             migrate(database)
+            database.write_sync(note_software)
             return database.write_sync(installation_id)
         except Unavailable as error:
             if database.is_sqlite or deadline.expired:

@@ -59,9 +59,7 @@ class Moves:
 
     def requeue(self, tx: Transaction, task: TaskRecord, *, handed_back: bool) -> Move:
         """Take the task from its attempt and let another have it."""
-        check_transition(task.state, TaskState.PENDING)
-        _must_hit(task, hit=task_rows.set_pending(tx, task, handed_back=handed_back))
-        return Move(task, TaskState.PENDING)
+        return requeue(tx, task, handed_back=handed_back)
 
     def retry_or_fail(self, tx: Transaction, task: TaskRecord, error: str, exit_code: int | None = None) -> Move:
         """Another attempt after trouble of the platform's own, while there are any left."""
@@ -89,6 +87,13 @@ class Moves:
             log.info("task_moved", task_id=move.task.id, task=short_uid(move.task.uid), state=move.to.value)
             self._wakeups.moved(move.task.uid, move.task.queue, move.to)
         await self._files.remove(name for move in moves for name in move.unneeded)
+
+
+def requeue(tx: Transaction, task: TaskRecord, *, handed_back: bool) -> Move:
+    """Take a running task from its attempt: pending again, with a fresh outbox mark."""
+    check_transition(task.state, TaskState.PENDING)
+    _must_hit(task, hit=task_rows.set_pending(tx, task, handed_back=handed_back))
+    return Move(task, TaskState.PENDING)
 
 
 def _must_hit(task: TaskRecord, *, hit: bool) -> None:

@@ -8,9 +8,10 @@ pool of threads.
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event, make_url
@@ -56,6 +57,13 @@ _POSTGRES_ARGUMENTS = {
     "tcp_user_timeout": 10_000,
     "application_name": "private_api",
 }
+
+
+_POSTGRES_ALONE = (
+    f"lock_timeout = '{_BUSY_SECONDS}s'",
+    "statement_timeout = '1h'",
+    "idle_in_transaction_session_timeout = '1h'",
+)
 
 
 def parse_url(text: str) -> URL:
@@ -194,6 +202,23 @@ class Database:
             future.cancel()
             raise _no_answer() from None
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Transaction]:
+        """A long read, from one thread: sees the database as it is at its first statement, and blocks no writer."""
+        engine = self._reader
+        if not self.is_sqlite:
+            engine = self._writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        with _in_our_words(), engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def alone(self) -> Iterator[Transaction]:
+        """A write that may be long, from one thread, for who has the database to himself; others are awaited briefly."""
+        with _in_our_words(), self._writer.begin() as connection:
+            for setting in () if self.is_sqlite else _POSTGRES_ALONE:
+                connection.exec_driver_sql(f"SET LOCAL {setting}")
+            yield connection
+
     async def ping(self) -> None:
         """Pass when the database answers."""
         await self.read(_select_one)
@@ -221,6 +246,14 @@ def _no_answer() -> Unavailable:
 
 def _select_one(connection: Connection) -> None:
     connection.exec_driver_sql("SELECT 1")
+
+
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    try:
+        yield
+    except (DBAPIError, PoolTimeout) as error:
+        raise translated(error) from error
 
 
 def _in_transaction(on: Engine | Connection, work: Work[T]) -> T:

@@ -2,16 +2,19 @@
 
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import inspect, text
 
 from contracts.errors import Conflict
 from private_api.migrations import HEAD
-from private_api.storage.database import Database
+from private_api.storage.database import Database, Transaction
 from service_kit.logging import get_logger
+from service_kit.version import VERSION
 
 log = get_logger(__name__)
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
+
+VERSION_TABLE = "alembic_version"
 
 _LOCK_NUMBER = 0x1F5E7
 """Of PostgreSQL's advisory lock: two processes that start at once migrate one after the other."""
@@ -27,36 +30,63 @@ def migrate(database: Database) -> None:
     Unavailable
         The database is away.
     """
-    if database.write_sync(_revision) != HEAD:
-        database.write_sync(_upgrade)
+    if database.write_sync(revision_of) != HEAD:
+        database.write_sync(upgrade)
 
 
-def _revision(connection: Connection) -> str | None:
-    if not inspect(connection).has_table("alembic_version"):
+def revision_of(tx: Transaction) -> str | None:
+    """The revision of the tables; None where there are none."""
+    if not inspect(tx).has_table(VERSION_TABLE):
         return None
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+    return tx.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
 
 
-def _upgrade(connection: Connection) -> None:
+def is_known(revision: str) -> bool:
+    """Whether this code can bring tables of that revision to its own."""
+    from alembic.script import ScriptDirectory
+
+    return any(known.revision == revision for known in ScriptDirectory(str(MIGRATIONS)).walk_revisions())
+
+
+def upgrade(tx: Transaction, to: str = HEAD) -> None:
+    """Bring the tables from where they are, or from nothing, to a revision, inside the caller's transaction.
+
+    Raises
+    ------
+    Conflict
+        They are at a revision that this code does not know.
+    """
     from alembic import command
     from alembic.config import Config
-    from alembic.script import ScriptDirectory
-    from alembic.util import CommandError
 
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK_NUMBER})
+    if tx.dialect.name == "postgresql":
+        tx.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK_NUMBER})
+    before = revision_of(tx)
+    if before is not None and not is_known(before):
+        raise Conflict(_refusal(tx, before))
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    before = _revision(connection)
-    try:
-        if before is not None:
-            ScriptDirectory.from_config(config).get_revision(before)
-        command.upgrade(config, "head")
-    except CommandError as error:
-        raise Conflict(
-            f"The database is at revision {before}, which this version does not know; it was written by a newer one. "
-            "Install that version again, or restore the database from before its start."
-        ) from error
-    log.info("database_migrated", before=before, now=HEAD)
+    config.attributes["connection"] = tx
+    command.upgrade(config, to)
+    log.info("database_migrated", before=before, now=to)
+
+
+def _refusal(tx: Transaction, revision: str) -> str:
+    written_by = _software(tx)
+    other = f"version {written_by}" if written_by else "that version"
+    return (
+        f"The database is at schema revision {revision}, which this version, {VERSION}, does not know (its newest is "
+        f"{HEAD}): it was written by {f'the newer {other}' if written_by else 'a newer one'}. Install {other} again, or "
+        "restore the backup from before its start with this one: infer admin restore FILE --replace."
+    )
+
+
+def _software(tx: Transaction) -> str | None:
+    """The version that opened the database last, if its tables tell."""
+    columns = {column["name"] for column in inspect(tx).get_columns("platform")} if _has_platform(tx) else set()
+    return tx.execute(text("SELECT software FROM platform")).scalar() if "software" in columns else None
+
+
+def _has_platform(tx: Transaction) -> bool:
+    return inspect(tx).has_table("platform")

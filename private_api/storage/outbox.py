@@ -7,7 +7,7 @@ from datetime import timedelta
 from sqlalchemy import Connection, func, select, tuple_, update
 
 from private_api.storage.database import Database
-from private_api.storage.schema import db_now, in_outbox, is_published, tasks
+from private_api.storage.schema import db_now, in_outbox, is_pending, is_published, tasks
 
 _ROWS_PER_STATEMENT = 400
 
@@ -68,3 +68,8 @@ class Outbox:
             .values(outbox=True)
         )
         return self._database.write_sync(lambda connection: connection.execute(statement).rowcount)
+
+
+def mark_all(tx: Connection) -> int:
+    """Mark every pending task for a message, as if none had ever been sent; how many."""
+    return tx.execute(update(tasks).where(is_pending).values(outbox=True, published_at=None)).rowcount

@@ -2,10 +2,11 @@
 
 import secrets
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from private_api.storage.database import Transaction
 from private_api.storage.schema import db_now, platform
+from service_kit.version import VERSION
 
 
 def installation_id(tx: Transaction) -> str:
@@ -14,5 +15,10 @@ def installation_id(tx: Transaction) -> str:
     if known is not None:
         return str(known)
     fresh = secrets.token_hex(8)
-    tx.execute(insert(platform).values(id=1, installation=fresh, created_at=db_now()))
+    tx.execute(insert(platform).values(id=1, installation=fresh, created_at=db_now(), software=VERSION))
     return fresh
+
+
+def note_software(tx: Transaction) -> None:
+    """Remember that this version opened the database; one that comes to it later and is too old can say so."""
+    tx.execute(update(platform).where(platform.c.software.is_distinct_from(VERSION)).values(software=VERSION))

@@ -58,8 +58,9 @@ platform = Table(
     Column("id", Integer, primary_key=True),
     Column("installation", String(64), nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("software", String(64)),
 )
-"""One row: who this installation is."""
+"""One row: who this installation is, and the version of the software that opened it last."""
 
 models = Table(
     "models",

@@ -105,6 +105,11 @@ def lapsed_tasks(tx: Transaction, limit: int) -> list[TaskRecord]:
     return [_record(row) for row in tx.execute(query)]
 
 
+def running_tasks(tx: Transaction, limit: int) -> list[TaskRecord]:
+    """Some tasks that run."""
+    return [_record(row) for row in tx.execute(select(tasks).where(is_running).limit(limit))]
+
+
 def next_lapse(tx: Transaction) -> tuple[float, float | None]:
     """The database's clock, and the seconds from it to the first end of a lease (negative when that is past)."""
     first = select(func.min(tasks.c.lease_until)).where(is_running).scalar_subquery()
