@@ -1,0 +1,125 @@
+"""Brings an image that was made here into an engine: once per recipe, and by one process of this machine at a time."""
+
+import fcntl
+import hashlib
+import io
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import docker
+from docker.errors import APIError, BuildError, ImageNotFound
+
+from deployment.base_images import BaseImageError
+
+log = logging.getLogger(__name__)
+
+RECIPE_LABEL = "inference-server.recipe"
+"""Label of an image that says which recipe it was made from; another one here means that it is made anew."""
+
+_WAIT_FOR_OTHERS_SECONDS = 3600.0
+_LOOK_AGAIN_SECONDS = 0.2
+
+
+def cache_folder() -> Path:
+    """The folder of this user for what makes the next image quicker; may be deleted at any time."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inference-server" / "base-images"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def recipe_identity(recipe: object) -> str:
+    """A short name for the content of a recipe: a frozen dataclass, or anything else whose ``repr`` is its content."""
+    return hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
+
+
+def ensure_image(
+    engine: docker.DockerClient,
+    tag: str,
+    identity: str,
+    settings: tuple[str, ...],
+    make_archive: Callable[[Path], Path],
+    *,
+    rebuild: bool = False,
+) -> str:
+    """The tag, once the engine has that image of that recipe.
+
+    Parameters
+    ----------
+    identity
+        The recipe's name (:func:`recipe_identity`); kept in the image's label.
+    settings
+        Dockerfile instructions for the image's configuration (``ENV``, ``ENTRYPOINT``, …).
+    make_archive
+        Given an empty folder that is removed afterwards, the path of a tar with the image's files.
+
+    Raises
+    ------
+    BaseImageError
+        The archive could not be made, or the engine refused it.
+    """
+    if not rebuild and _has(engine, tag, identity):
+        return tag
+    with _alone():
+        # Another process may have made it while this one waited.
+        if rebuild or not _has(engine, tag, identity):
+            _make(engine, tag, (*settings, f"LABEL {RECIPE_LABEL}={identity}"), make_archive)
+            if not _has(engine, tag, identity):
+                raise BaseImageError(f"the engine imported no image {tag}; is its disk full?")
+    return tag
+
+
+def _has(engine: docker.DockerClient, tag: str, identity: str) -> bool:
+    try:
+        labels = engine.images.get(tag).labels
+    except ImageNotFound:
+        return False
+    return bool(labels.get(RECIPE_LABEL) == identity)
+
+
+def _make(
+    engine: docker.DockerClient, tag: str, settings: tuple[str, ...], make_archive: Callable[[Path], Path]
+) -> None:
+    """Import the files, then put the settings on top: an import alone takes no STOPSIGNAL."""
+    with tempfile.TemporaryDirectory(prefix="base-image-") as scratch:
+        archive = make_archive(Path(scratch))
+        try:
+            files = json.loads(engine.api.import_image_from_file(str(archive)).splitlines()[-1])["status"]
+            dockerfile = "\n".join((f"FROM {files}", *settings, ""))
+            engine.images.build(fileobj=io.BytesIO(dockerfile.encode()), tag=tag, rm=True, forcerm=True)
+        except (APIError, BuildError) as error:
+            raise BaseImageError(f"the engine refused the image {tag}: {error}") from error
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold this user's lock for making images: debootstrap's cache of packages bears one writer."""
+    path = cache_folder() / "lock"
+    with path.open("w") as lock:
+        _wait_for(lock.fileno(), path)
+        yield
+
+
+def _wait_for(lock: int, path: Path) -> None:
+    end = time.monotonic() + _WAIT_FOR_OTHERS_SECONDS
+    told = False
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > end:
+                raise BaseImageError(
+                    f"another process has been making base images for {_WAIT_FOR_OTHERS_SECONDS:.0f} s; "
+                    f"it holds {path}: end it, and try again"
+                ) from error
+            if not told:
+                log.info("waiting for another process that makes base images")
+                told = True
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        else:
+            return

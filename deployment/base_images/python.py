@@ -1,0 +1,29 @@
+"""The Python base image, for machines without a registry: Debian's Python with venv and pip."""
+
+import docker
+
+from deployment.base_images.debian_tree import DebianRecipe, ensure_debian_image
+
+SUITE = "bookworm"
+PYTHON_VERSION = "3.11"
+"""The Python of SUITE; wheels for offline builds are chosen for it."""
+TAG = f"inference-server/python-base:{SUITE}"
+
+RECIPE = DebianRecipe(
+    tag=TAG,
+    suite=SUITE,
+    packages=("python3", "python3-venv", "python3-pip", "ca-certificates"),
+    settings=("ENV LANG=C.UTF-8 PIP_BREAK_SYSTEM_PACKAGES=1", 'CMD ["python3"]'),
+    links=(("/usr/local/bin/python", "/usr/bin/python3"),),
+)
+
+
+def ensure(engine: docker.DockerClient, *, rebuild: bool = False, mirror: str | None = None) -> str:
+    """The tag, once the engine has the image; see :func:`deployment.base_images.debian_tree.ensure_debian_image`.
+
+    Raises
+    ------
+    BaseImageError
+        Not root, debootstrap missing or failed, or the engine refused the import.
+    """
+    return ensure_debian_image(engine, RECIPE, rebuild=rebuild, mirror=mirror)
