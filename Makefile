@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PACKAGES := contracts service_kit public_api private_api job_consumer inference_client standalone
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format docs constraints clean secrets certs up down backup reset-queue reset-all gpus
+.PHONY: help demo test check bench format docs constraints clean secrets certs up down backup reset-queue reset-all gpus images images-offline images-save images-load audit
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 NEEDS := pyproject.toml constraints.txt models_examples/data_packages.txt
 
@@ -37,6 +37,24 @@ check: $(VENV)/.test  ## Lint, types, import rules, unit tests; under a minute
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --quiet tests/unit tests/architecture
+
+# --- images
+
+images: $(VENV)/.demo  ## Build the services' images (SITE_CA=FILE: an authority of your own for pip)
+	$(BIN)/python -m deployment.images build
+
+images-offline: $(VENV)/.demo  ## Make all images without a registry, as root on Debian (MIRROR=URL)
+	$(BIN)/python -m deployment.images offline $(if $(MIRROR),--mirror '$(MIRROR)')
+
+images-save:  ## Write all images into images.tar (FILE=… names another)
+	$(PYTHON) -m deployment.images save '$(or $(FILE),images.tar)'
+
+images-load:  ## Bring the images of images.tar into this host's engine (FILE=…)
+	$(PYTHON) -m deployment.images load '$(or $(FILE),images.tar)'
+
+audit:  ## Ask a vulnerability service about every pinned package
+	test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit; }
+	$(PYTHON) -m deployment.audit build/audit/bin/pip-audit
 
 # --- the deployment: these need docker compose and Python, and no virtual environment
 
