@@ -108,7 +108,9 @@ def _bootstrap(recipe: DebianRecipe, tree: Path, mirror: str | None) -> None:
         status, said = _run(command, _BOOTSTRAP_SECONDS)
     except subprocess.TimeoutExpired as error:
         asked = mirror or "its mirror"
-        raise BaseImageError(f"debootstrap took longer than {_BOOTSTRAP_SECONDS:.0f} s; is {asked} reachable?") from error
+        raise BaseImageError(
+            f"debootstrap took longer than {_BOOTSTRAP_SECONDS:.0f} s; is {asked} reachable?"
+        ) from error
     if status != 0:
         raise BaseImageError(
             f"debootstrap failed; name a Debian mirror that this machine reaches with --mirror. It said:\n{_end_of(said)}"
@@ -173,7 +175,9 @@ def _archive(recipe: DebianRecipe, tree: Path) -> Path:
     try:
         status, said = _run(command, _STEP_SECONDS)
     except subprocess.TimeoutExpired as error:
-        raise BaseImageError(f"{recipe.tag}: packing took longer than {_STEP_SECONDS:.0f} s; how busy is this disk?") from error
+        raise BaseImageError(
+            f"{recipe.tag}: packing took longer than {_STEP_SECONDS:.0f} s; how busy is this disk?"
+        ) from error
     if status != 0:
         raise BaseImageError(f"{recipe.tag}: its file tree could not be packed; tar said:\n{_end_of(said)}")
     return archive
