@@ -30,8 +30,8 @@ WITHOUT_SETUID = ("find", "/usr", "-xdev", "-type", "f", "-perm", "/6000", "-exe
 """Command for a server's tree: nobody in it has a use for programs that raise their privileges."""
 
 NEEDED_BY_INSTALLATION_ALONE = (
-    "adduser", "apt", "debconf", "debian-archive-keyring", "init-system-helpers", "libapt-pkg7.0", "libdb5.3t64", "perl-base",
-    "sqv",
+    "adduser", "apt", "debconf", "debian-archive-keyring", "init-system-helpers", "libapt-pkg7.0", "libdb5.3t64",
+    "perl-base", "sqv",
 )  # fmt: skip
 """Packages of trixie that a container which installs nothing can do without."""
 
@@ -68,9 +68,9 @@ class DebianRecipe:
 def ensure_debian_image(
     engine: docker.DockerClient, recipe: DebianRecipe, *, rebuild: bool = False, mirror: str | None = None
 ) -> str:
-    """The recipe's tag, once the engine has the image; made by debootstrap (root, about a minute) unless it is there already.
+    """The recipe's tag, once the engine has the image; made by debootstrap unless it is there already.
 
-    ``mirror`` None takes debootstrap's own default.
+    That takes root and about a minute. ``mirror`` None takes debootstrap's own default.
 
     Raises
     ------
@@ -113,7 +113,8 @@ def _bootstrap(recipe: DebianRecipe, tree: Path, mirror: str | None) -> None:
         ) from error
     if status != 0:
         raise BaseImageError(
-            f"debootstrap failed; name a Debian mirror that this machine reaches with --mirror. It said:\n{_end_of(said)}"
+            "debootstrap failed; name a Debian mirror that this machine reaches with --mirror. "
+            f"It said:\n{_end_of(said)}"
         )
 
 
@@ -129,8 +130,8 @@ def _finish(recipe: DebianRecipe, tree: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(file.content, encoding="utf-8")
         target.chmod(file.mode)
-    for path, target_path in recipe.links:
-        (tree / path.lstrip("/")).symlink_to(target_path)
+    for name, points_to in recipe.links:
+        (tree / name.lstrip("/")).symlink_to(points_to)
 
 
 def _inside(recipe: DebianRecipe, tree: Path, command: Sequence[str]) -> None:
@@ -144,7 +145,7 @@ def _inside(recipe: DebianRecipe, tree: Path, command: Sequence[str]) -> None:
 
 
 def _take_out(recipe: DebianRecipe, tree: Path) -> None:
-    """Remove packages that others name as dependencies; their own scripts for removal are for living systems, and are not run."""
+    """Remove packages without their own scripts for it, which are made for living systems."""
     if not recipe.unneeded:
         return
     scripts = tree / "var/lib/dpkg/info"

