@@ -15,6 +15,11 @@ _GIB = 2**30
 _CEILED = ("timeout_seconds", "memory_bytes", "cpus", "pids", "shm_bytes")
 
 
+def database_in(folder: Path) -> str:
+    """The address of the database that lies beside the stored files, where one folder holds a whole platform."""
+    return f"sqlite:///{folder.resolve() / 'platform.db'}"
+
+
 class PrivateApiSettings(Settings):
     """Each field is the environment variable of the same name in upper case."""
 

@@ -20,7 +20,7 @@ from contracts.model_file import ModelFile
 from contracts.routes import HEALTH_READY
 from inference_client import ClientError, InferenceClient
 from job_consumer.config import JobConsumerSettings
-from private_api.config import PrivateApiSettings
+from private_api.config import PrivateApiSettings, database_in
 from public_api.config import PublicApiSettings
 from service_kit import logging
 from service_kit.deadline import Deadline
@@ -115,7 +115,7 @@ def _children(
     token = secrets.token_urlsafe(32)
     private_settings = load(
         PrivateApiSettings,
-        database_url=f"sqlite:///{options.data.resolve() / 'platform.db'}",
+        database_url=database_in(options.data),
         data_dir=options.data.resolve(),
         internal_token=token,
         rabbitmq_url=None,

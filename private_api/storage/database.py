@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event, make_url
@@ -171,6 +172,11 @@ class Database:
             self._threads = ThreadPoolExecutor(_POSTGRES_THREADS, thread_name_prefix="postgresql")
 
     @property
+    def file(self) -> Path | None:
+        """The file of a SQLite database, made by its first use; None for PostgreSQL."""
+        return Path(self._url.database) if self.is_sqlite and self._url.database else None
+
+    @property
     def engine(self) -> Engine:
         """The engine that writes; for migrations and tests."""
         return self._writer
@@ -213,7 +219,7 @@ class Database:
 
     @contextmanager
     def alone(self) -> Iterator[Transaction]:
-        """A write that may be long, from one thread, for who has the database to himself; others are awaited briefly."""
+        """A write that may be long, from one thread, of one who has the database alone; others are awaited briefly."""
         with _in_our_words(), self._writer.begin() as connection:
             for setting in () if self.is_sqlite else _POSTGRES_ALONE:
                 connection.exec_driver_sql(f"SET LOCAL {setting}")

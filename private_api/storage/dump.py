@@ -27,7 +27,7 @@ def rows_of(tx: Transaction, name: str) -> Iterator[Values]:
     """Every row of a table in the order of its key, a few in memory at a time."""
     table = metadata.tables[name]
     query = select(table).order_by(*table.primary_key.columns)
-    answer = tx.execution_options(stream_results=True, yield_per=_ROWS_AT_ONCE).execute(query)
+    answer = tx.execute(query, execution_options={"stream_results": True, "yield_per": _ROWS_AT_ONCE})
     for row in answer.mappings():
         yield dict(row)
 

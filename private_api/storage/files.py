@@ -58,7 +58,8 @@ def _full() -> StorageFull:
     return StorageFull("The disk that holds the platform's files is full; try later or tell the operator.")
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Put to disk which files the folder holds."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -110,7 +111,7 @@ class _Draft:
             os.close(self._descriptor)
             self._descriptor = None
             self._path.rename(path)
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
         return Blob(name=name, sha256=self._hash.hexdigest(), size=self._size)
 
     def discard(self) -> None:

@@ -1,6 +1,6 @@
 """Filling a database from a backup, inside one transaction of the caller: all of it is there afterwards, or nothing."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 

@@ -73,12 +73,12 @@ def upgrade(tx: Transaction, to: str = HEAD) -> None:
 
 
 def _refusal(tx: Transaction, revision: str) -> str:
-    written_by = _software(tx)
-    other = f"version {written_by}" if written_by else "that version"
+    software = _software(tx)
+    newer = f"the newer version {software}" if software else "a newer version"
     return (
         f"The database is at schema revision {revision}, which this version, {VERSION}, does not know (its newest is "
-        f"{HEAD}): it was written by {f'the newer {other}' if written_by else 'a newer one'}. Install {other} again, or "
-        "restore the backup from before its start with this one: infer admin restore FILE --replace."
+        f"{HEAD}): {newer} wrote it. Install that version again, or let this one restore the backup from before its "
+        "start: infer admin restore FILE --replace."
     )
 
 

@@ -11,9 +11,8 @@ from service_kit.version import VERSION
 
 def installation_id(tx: Transaction) -> str:
     """The id of this installation, made at its first start."""
-    known = tx.execute(select(platform.c.installation)).scalar_one_or_none()
-    if known is not None:
-        return str(known)
+    if known := known_installation(tx):
+        return known
     fresh = secrets.token_hex(8)
     tx.execute(insert(platform).values(id=1, installation=fresh, created_at=db_now(), software=VERSION))
     return fresh
@@ -22,3 +21,8 @@ def installation_id(tx: Transaction) -> str:
 def note_software(tx: Transaction) -> None:
     """Remember that this version opened the database; one that comes to it later and is too old can say so."""
     tx.execute(update(platform).where(platform.c.software.is_distinct_from(VERSION)).values(software=VERSION))
+
+
+def known_installation(tx: Transaction) -> str | None:
+    """The id of this installation; None before its first start."""
+    return tx.execute(select(platform.c.installation)).scalar_one_or_none()
