@@ -1,9 +1,9 @@
 """Settings of job_consumer, read from the environment."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import DirectoryPath, Field
+from pydantic import DirectoryPath, Field, model_validator
 
 from contracts.archives import ArchiveLimits
 from service_kit.logging import LogFormat
@@ -30,6 +30,9 @@ class JobConsumerSettings(Settings):
         default=None, description="Process runner: the folder whose sub-folders hold a model.toml each."
     )
     gpu_uuid: str | None = Field(default=None, description="The card of this consumer, as nvidia-smi -L names it.")
+    gpu_index: int | None = Field(
+        default=None, ge=0, description="The same by its number on this host, from 0, in the order of nvidia-smi."
+    )
     take_cpu_tasks: bool = Field(default=True, description="Whether a consumer with a GPU also runs CPU tasks.")
     drain_seconds: float = Field(
         default=60,
@@ -47,10 +50,16 @@ class JobConsumerSettings(Settings):
     log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_format: LogFormat = Field(default="auto", description="json, text, or auto: text on a terminal.")
 
+    @model_validator(mode="after")
+    def _one_name_for_the_card(self) -> Self:
+        if self.gpu_uuid is not None and self.gpu_index is not None:
+            raise ValueError("GPU_UUID and GPU_INDEX both name the card of this consumer; set one.")
+        return self
+
     @property
     def has_gpu(self) -> bool:
         """Whether GPU tasks may come here."""
-        return self.gpu_uuid is not None
+        return self.gpu_uuid is not None or self.gpu_index is not None
 
     @property
     def archive_limits(self) -> ArchiveLimits:

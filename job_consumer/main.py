@@ -11,25 +11,25 @@ from typing import Literal
 from contracts.errors import PlatformError
 from contracts.queue import queues_of
 from contracts.tasks import ConsumerPresence, PlatformInfo
+from job_consumer.cards import NoCard, uuid_of
 from job_consumer.config import JobConsumerSettings
 from job_consumer.consumer import Consumer
 from job_consumer.executor import Executor
 from job_consumer.inbox.base import Inbox
 from job_consumer.inbox.polling import PollingInbox
 from job_consumer.leases import LeaseKeeper
+from job_consumer.presence import Announcer
 from job_consumer.private_api import PrivateApi
 from job_consumer.pulse import Pulse
-from job_consumer.runner.base import Runner, RunnerError
+from job_consumer.runner.base import Runner
 from job_consumer.sweeper import Sweeper
 from job_consumer.transfers import Transfers
 from service_kit import logging
 from service_kit.backoff import Backoff
-from service_kit.lifecycle import stop_on_signals
 from service_kit.settings import end_misconfigured, load
+from service_kit.signals import stop_on_signals
 
 log = logging.get_logger(__name__)
-
-_ANNOUNCE_EVERY = timedelta(seconds=10)
 
 
 def run(settings: JobConsumerSettings) -> None:
@@ -73,25 +73,28 @@ def _consume(
     pulse: Pulse,
 ) -> None:
     kind = runner_kind(settings)
-    leases = LeaseKeeper(private_api, timedelta(seconds=platform.lease_seconds))
     presence = ConsumerPresence(
-        host=socket.gethostname(),
-        has_gpu=settings.has_gpu,
-        gpu_uuid=settings.gpu_uuid,
-        takes_cpu=settings.take_cpu_tasks,
-        runner=kind,
+        host=socket.gethostname(), has_gpu=settings.has_gpu, takes_cpu=settings.take_cpu_tasks, runner=kind
     )
-    with closing(build_runner(settings, kind, platform, name)) as runner, Transfers(settings.scratch_dir, name) as zips:
+    announcer = Announcer(private_api, presence)
+    card = _card(settings, announcer, stop, pulse)
+    if settings.has_gpu and card is None:
+        return
+    announcer.has_card(card)
+    leases = LeaseKeeper(private_api, timedelta(seconds=platform.lease_seconds))
+    with (
+        closing(build_runner(settings, kind, platform, name, card)) as runner,
+        Transfers(settings.scratch_dir, name) as zips,
+    ):
         sweeper = Sweeper(runner, private_api, timedelta(seconds=settings.sweep_seconds))
         threading.Thread(target=sweeper.run, args=(stop,), name="sweeper", daemon=True).start()
-        announce = (private_api, presence, runner, stop)
-        threading.Thread(target=_announce, args=announce, name="presence", daemon=True).start()
+        threading.Thread(target=announcer.run, args=(runner, stop), name="presence", daemon=True).start()
         leases.start()
         executor = Executor(private_api, runner, leases, zips)
         inbox = build_inbox(settings, private_api)
         pulse.needs("sweeper", "presence", "leases")
         grace = timedelta(seconds=settings.drain_seconds)
-        log.info("consumer_ready", consumer=name, runner=kind, gpu=settings.gpu_uuid)
+        log.info("consumer_ready", consumer=name, runner=kind, gpu=card)
         Consumer(name, private_api, inbox, runner, executor, leases, grace, hurry, pulse).run(stop)
         leases.close()
     log.info("consumer_stopped", consumer=name)
@@ -116,7 +119,11 @@ def runner_kind(settings: JobConsumerSettings) -> Literal["docker", "process"]:
 
 
 def build_runner(
-    settings: JobConsumerSettings, kind: Literal["docker", "process"], platform: PlatformInfo, name: str
+    settings: JobConsumerSettings,
+    kind: Literal["docker", "process"],
+    platform: PlatformInfo,
+    name: str,
+    gpu_uuid: str | None,
 ) -> Runner:
     """The runner; its libraries are imported only where it is used.
 
@@ -131,7 +138,7 @@ def build_runner(
             consumer=name,
             archive_limits=settings.archive_limits,
             max_output_bytes=settings.max_output_bytes,
-            gpu_uuid=settings.gpu_uuid,
+            gpu_uuid=gpu_uuid,
             mode=settings.volume_mode,
         )
     if settings.models_folder is None:
@@ -144,7 +151,7 @@ def build_runner(
         scratch=settings.scratch_dir,
         model_folders=[settings.models_folder],
         consumer=name,
-        gpu_uuid=settings.gpu_uuid,
+        gpu_uuid=gpu_uuid,
         archive_limits=settings.archive_limits,
         max_output_bytes=settings.max_output_bytes,
     )
@@ -163,21 +170,23 @@ def _platform(private_api: PrivateApi, stop: threading.Event, pulse: Pulse) -> P
     return None
 
 
-def _announce(private_api: PrivateApi, presence: ConsumerPresence, runner: Runner, stop: threading.Event) -> None:
-    """Say every few seconds that this consumer lives, and whether it could work."""
+def _card(settings: JobConsumerSettings, announcer: Announcer, stop: threading.Event, pulse: Pulse) -> str | None:
+    """The UUID of this consumer's card, as soon as the driver tells; None without a card, or when a stop signal came.
+
+    A restart would not bring the card, and whoever waits for it asks the platform: so we stay, and say there what is
+    missing.
+    """
+    if settings.gpu_index is None:
+        return settings.gpu_uuid
+    backoff = Backoff()
     while not stop.is_set():
+        pulse.turn()
         try:
-            private_api.announce(presence.model_copy(update={"trouble": _trouble_of(runner)}))
-        except PlatformError as error:
-            log.debug("announce_failed", error=error.message)
-        stop.wait(_ANNOUNCE_EVERY.total_seconds())
-
-
-def _trouble_of(runner: Runner) -> str | None:
-    try:
-        runner.check()
-    except RunnerError as error:
-        return str(error)
+            return uuid_of(settings.gpu_index)
+        except NoCard as error:
+            log.warning("waiting_for_the_card", error=str(error))
+            announcer.say(str(error))
+            stop.wait(backoff.pause().total_seconds())
     return None
 
 

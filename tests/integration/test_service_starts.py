@@ -80,3 +80,16 @@ def test_a_consumer_of_processes_needs_its_models_before_it_asks_for_tasks(
     )
 
     assert "MODELS_FOLDER" in said
+
+
+def test_a_consumer_whose_card_is_named_twice_refuses(tmp_path: Path) -> None:
+    said = refusal(
+        "job_consumer",
+        PRIVATE_API_URL="http://127.0.0.1:1",
+        SCRATCH_DIR=str(tmp_path),
+        GPU_UUID="GPU-0",
+        GPU_INDEX="0",
+    )
+
+    assert "GPU_UUID" in said
+    assert "GPU_INDEX" in said
