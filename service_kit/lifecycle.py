@@ -1,6 +1,6 @@
-"""Starting and stopping processes: HTTP servers that leave in good order, threads that stop on an event.
+"""Starting and stopping HTTP servers.
 
-An HTTP server leaves in three phases, none of them longer than it was told:
+One leaves in three phases, none of them longer than it was told:
 
 1. *leaving*: it still accepts and answers, but each answer ends its connection and readiness says no. Proxies move to
    other replicas meanwhile, and no connection is left idle on which one of them might send its next request.
@@ -10,12 +10,9 @@ An HTTP server leaves in three phases, none of them longer than it was told:
 
 import asyncio
 import math
-import signal
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
 
@@ -143,26 +140,3 @@ def serve(
     asyncio_run = asyncio.Runner(loop_factory=config.get_loop_factory())
     with asyncio_run:
         asyncio_run.run(server.serve(sockets=[listener]))
-
-
-@contextmanager
-def stop_on_signals(stop: threading.Event, on_second: Callable[[], None] | None = None) -> Iterator[None]:
-    """Set the event on the first SIGTERM, SIGINT or SIGHUP; a second one calls ``on_second``, if given.
-
-    SIGHUP comes when a terminal is closed; who started us with it ignored (``nohup``) wants us to go on.
-    """
-
-    def handle(_: int, __: FrameType | None) -> None:
-        if stop.is_set() and on_second is not None:
-            on_second()
-        stop.set()
-
-    numbers = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    previous = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -24,8 +24,9 @@ from private_api.config import PrivateApiSettings, database_in
 from public_api.config import PublicApiSettings
 from service_kit import logging
 from service_kit.deadline import Deadline
-from service_kit.lifecycle import bind, stop_on_signals
+from service_kit.lifecycle import bind
 from service_kit.settings import load
+from service_kit.signals import stop_on_signals
 from standalone.examples import register
 from standalone.runners import Choice, choose_runner, gpu_uuids, missing_needs, model_folders
 from standalone.supervisor import Child, GaveUp, Supervisor

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service_kit.lifecycle import stop_on_signals
+from service_kit.signals import stop_on_signals
 
 
 @pytest.fixture(autouse=True)
