@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from deployment import compose_plugin
+
 NEEDED = {
     "docker.io": "dockerd",
     "iptables": "iptables",
@@ -38,12 +40,17 @@ def _is_here(program: str) -> bool:
 
 def main() -> int:
     """Install what is missing; 1 when that failed and CI is set."""
-    missing = missing_packages()
+    installed = _install_packages(missing_packages())
+    has_compose = compose_plugin.main() == 0
+    return 1 if os.environ.get("CI") and not (installed and has_compose) else 0
+
+
+def _install_packages(missing: list[str]) -> bool:
     if not missing:
-        return 0
+        return True
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         print(f"not here, and not installed (needs root on Debian): {', '.join(missing)}; their tests are skipped")
-        return 1 if os.environ.get("CI") else 0
+        return False
     print(f"installing {', '.join(missing)}", flush=True)
     # Nothing is started by an installation: the tests start their own servers.
     policy = Path("/usr/sbin/policy-rc.d")
@@ -59,11 +66,11 @@ def main() -> int:
             )
             if done.returncode != 0:
                 print(done.stdout.decode(errors="replace")[-4000:], file=sys.stderr)
-                return 1 if os.environ.get("CI") else 0
+                return False
     finally:
         if made_policy:
             policy.unlink()
-    return 0
+    return True
 
 
 if __name__ == "__main__":
