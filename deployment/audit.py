@@ -70,6 +70,14 @@ def judge(findings: Findings) -> tuple[int, str]:
     return CLEAN, f"{findings.checked} pins, no known vulnerability"
 
 
+def _judge_report(report: str, complaints: str) -> tuple[int, str]:
+    try:
+        return judge(Findings.from_report(report))
+    except (ValueError, KeyError, TypeError):
+        last = (complaints.strip().splitlines() or ["no reason given"])[-1]
+        return NOT_CHECKED, f"nothing was checked, the vulnerability service was not reached: {last}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what was found; 0 only where every pin was checked and none is known to be vulnerable."""
     parser = argparse.ArgumentParser(prog="python -m deployment.audit", description="Look for known vulnerabilities.")
@@ -88,12 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         done = subprocess.run(
             [options.pip_audit, *fixed, *files], capture_output=True, text=True, timeout=AUDIT_SECONDS, check=False
         )
-        status, sentence = judge(Findings.from_report(done.stdout))
     except (OSError, subprocess.TimeoutExpired) as error:
         status, sentence = NOT_CHECKED, f"nothing was checked: {error}"
-    except (ValueError, KeyError, TypeError):
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        status, sentence = NOT_CHECKED, f"nothing was checked, the vulnerability service was not reached: {last}"
+    else:
+        status, sentence = _judge_report(done.stdout, done.stderr)
     print(sentence, file=sys.stdout if status == CLEAN else sys.stderr)
     return status
 

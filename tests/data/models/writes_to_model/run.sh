@@ -1,3 +1,5 @@
+# Inner shells expand what stands in single quotes.
+# shellcheck disable=SC2016
 model=${MODEL_DIR:-/model}
 report=${OUTPUT_DIR:-/output}/report.txt
 
