@@ -1,8 +1,8 @@
 """Gives this user Docker's compose and buildx plugins where they are missing: ``python3 -m deployment.compose_plugin``.
 
 Debian 12 has neither; the packages of Debian 13 hold programs that run on both. They come from the mirror that this
-machine's apt is configured with, through folders of our own: neither the system's packages nor its sources change, and no
-root is needed. Standard library alone: hosts run this before anything is installed.
+machine's apt is configured with, through folders of our own: neither the system's packages nor its sources change, and
+no root is needed. Standard library alone: hosts run this before anything is installed.
 """
 
 import os
