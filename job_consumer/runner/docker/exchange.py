@@ -1,7 +1,8 @@
 """How input and output travel between the consumer's disk and a run's two volumes.
 
 *Shared folder*: the volumes are backed by folders that the consumer sees too, so that nothing is copied. It takes a
-scratch folder at the same path here and on the engine's host, and root here, since outputs may belong to any user.
+scratch folder at the same path here and on the engine's host, and root's right to any user's files here, since models
+run as whom they like.
 *Archive API*: plain volumes, filled and read through the engine; it works with any engine that can be reached.
 """
 

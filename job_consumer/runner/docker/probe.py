@@ -1,6 +1,5 @@
 """Finds out whether the engine's host sees the scratch folder under the path that it has here."""
 
-import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,10 @@ log = get_logger(__name__)
 _TARGET = "/inference-server-probe"
 _TOKEN_BYTES = 16
 
+_STATUS = Path("/proc/self/status")
+_NEEDED = {"DAC_OVERRIDE": 1, "FOWNER": 3}
+"""Capabilities, by their bits in linux/capability.h: to read and remove files of any user; to clear sticky folders."""
+
 
 class SharedFolderProbe:
     """Puts a token into a folder here, and looks at the folder through a container that is never started."""
@@ -38,8 +41,12 @@ class SharedFolderProbe:
         RunnerError
             The engine does not answer, or the folder cannot be written.
         """
-        if os.geteuid() != 0:
-            return "This process is not root, and could not read what a model's user writes."
+        lacking = _lacking_capabilities()
+        if lacking:
+            return (
+                f"This process lacks the capabilities {' and '.join(lacking)}, which root has, and could not read and "
+                "remove what a model's user writes."
+            )
         token = secrets.token_hex(_TOKEN_BYTES)
         shown = folder / "shown"
         received = folder / "received"
@@ -88,3 +95,9 @@ class SharedFolderProbe:
                 if isinstance(error, NotFound):
                     raise
                 log.warning("volume_not_removed", volume=self._name, error=explanation(error))
+
+
+def _lacking_capabilities() -> list[str]:
+    """Which of those that the shared way takes this process has not; a container's root may lack any."""
+    effective = next(line.split()[1] for line in _STATUS.read_text().splitlines() if line.startswith("CapEff:"))
+    return [name for name, bit in _NEEDED.items() if not int(effective, 16) >> bit & 1]
