@@ -33,17 +33,18 @@ class Findings:
 
         Raises
         ------
-        ValueError
+        ValueError, KeyError, TypeError
             It is none.
         """
         packages = json.loads(text)["dependencies"]
+        checked = [package for package in packages if "skip_reason" not in package]
         return cls(
-            checked=sum("skip_reason" not in package for package in packages),
+            checked=len(checked),
             unchecked=[package["name"] for package in packages if "skip_reason" in package],
             vulnerabilities=[
                 f"{package['name']} {package['version']}: {found['id']}, fixed in {_versions(found['fix_versions'])}"
-                for package in packages
-                for found in package.get("vulns", [])
+                for package in checked
+                for found in package["vulns"]
             ],
         )
 

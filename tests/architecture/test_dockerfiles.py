@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from deployment.image_names import EXTERNALS, SERVICES
 from deployment.requirements import requirements_of
 from deployment.variables import VARIABLES
 from tests.architecture.sources import ROOT, tree
+from tests.support.distributions import needed_by, normal
 
 LINT_SECONDS = 60
 NOT_OURS = {"build", "node_modules", "demo_output"}
@@ -106,39 +107,21 @@ def _imported_names(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", name, maxsplit=1)[0]).lower()
-
-
 def _imported_distributions(service: str) -> set[str]:
     owners = packages_distributions()
     tops = {name.split(".")[0] for path in _reached_modules(service) for name in _imported_names(path)}
     foreign = {top for top in tops if top not in sys.stdlib_module_names and not (ROOT / top).is_dir()}
-    return {_normal(next(owner for owner in owners[top] if not owner.startswith("types-"))) for top in foreign}
-
-
-def _needed_by(names: set[str]) -> set[str]:
-    """The distributions and what they need themselves, without extras."""
-    found: set[str] = set()
-    waiting = set(names)
-    while waiting:
-        name = waiting.pop()
-        found.add(name)
-        try:
-            lines = requires(name) or []
-        except PackageNotFoundError:
-            continue  # of another platform
-        waiting |= {_normal(line) for line in lines if "extra ==" not in line} - found
-    return found
+    return {normal(next(owner for owner in owners[top] if not owner.startswith("types-"))) for top in foreign}
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_an_image_installs_what_its_service_imports_and_nothing_else(service: str) -> None:
     """A package too many is one more to audit; one too few is found by the user."""
-    table = {_normal(line) for line in requirements_of(service, ROOT / "pyproject.toml")}
+    lines = requirements_of(service, ROOT / "pyproject.toml")
+    table = {normal(line) for line in lines}
     imported = _imported_distributions(service)
 
-    assert imported - _needed_by(table) == set(), "imported, and not in [tool.inference-server.images]"
+    assert imported - needed_by(lines) == set(), "imported, and not in [tool.inference-server.images]"
     assert table - imported - set(FOUND_AT_RUN_TIME) == set(), "in [tool.inference-server.images], and not imported"
 
 
