@@ -7,6 +7,7 @@ pytest_plugins = [
     "tests.support.platform",
     "tests.support.task_rows",
     "tests.support.images",
+    "tests.support.base_images",
     "tests.support.hostile_models",
     "tests.support.model_folders",
     "tests.support.stack",
