@@ -70,6 +70,6 @@ FIXED_SETTINGS = frozenset(
 """Settings of services that the deployment chooses itself: they do not belong into its .env."""
 
 DEPLOYED_DEFAULTS: Mapping[str, str] = MappingProxyType(
-    {"SCRATCH_DIR": "/var/lib/inference-server/scratch", "LOG_FORMAT": "json"}
+    {"SCRATCH_DIR": "/var/lib/inference-server/scratch", "LOG_FORMAT": "json", "LEAVE_SECONDS": "10"}
 )
 """Settings of services that have another default in the deployment."""
