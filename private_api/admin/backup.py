@@ -25,7 +25,7 @@ from private_api.storage import dump, workspace
 from private_api.storage.database import Database, Transaction
 from private_api.storage.files import BlobKind
 from private_api.storage.migrate import revision_of
-from private_api.storage.platform import installation_id
+from private_api.storage.platform import known_installation
 from service_kit.version import VERSION
 
 _SHOWN = 10
@@ -104,14 +104,15 @@ def opened(target: Target) -> Iterator[Database]:
 def _check(tx: Transaction) -> str:
     """Refuse what this version could not read right; who the installation is."""
     revision = revision_of(tx)
-    if revision is None:
+    installation = None if revision is None else known_installation(tx)
+    if installation is None:
         raise InvalidRequest("The database is empty: no platform was ever started on it.")
     if revision != HEAD:
         raise Conflict(
             f"The database is at schema revision {revision}, this version, {VERSION}, is at {HEAD}: make the backup "
             "with the version that runs, or start this one once."
         )
-    return installation_id(tx)
+    return installation
 
 
 class _Spool:

@@ -1,9 +1,10 @@
 """The commands: ``infer admin …``, and in a container ``python -m private_api.admin …``.
 
 Only ``backup -`` and ``installation`` write to stdout; all else that is said goes to stderr. The exit status is 0 when
-all is done, 1 when it is not, 2 for wrong usage or configuration. Modules of substance are imported when they are needed.
+all is done, 1 when it is not, 2 for wrong usage or configuration. Modules of substance are imported once needed.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -157,8 +158,8 @@ def _destination(file: Path) -> Iterator[BinaryIO]:
     from private_api.admin.destination import new_file
 
     if str(file) == _STREAM:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as stream:  # closed here, where its errors are told
+            yield stream
     else:
         with new_file(file) as opened:
             yield opened
@@ -175,12 +176,10 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
 
 def _described(manifest: "Manifest") -> str:
     counts = {name: rows.rows for name, rows in manifest.tables.items()}
-    files = manifest.files.rows - manifest.missing_files
-    return (
-        f"{_count(counts.get('models', 0), 'model')}, {_count(counts.get('tasks', 0), 'task')} and "
-        f"{_count(files, 'stored file')} ({_size(manifest.file_bytes)}), as of {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC, "
-        f"version {manifest.software}"
-    )
+    models, tasks = (_count(counts.get(name, 0), name.removesuffix("s")) for name in ("models", "tasks"))
+    files = _count(manifest.files.rows - manifest.missing_files, "stored file")
+    made = f"{manifest.created_at:%Y-%m-%d %H:%M:%S} UTC, version {manifest.software}"
+    return f"{models}, {tasks} and {files} ({_size(manifest.file_bytes)}; {made})"
 
 
 def _count(number: int, noun: str) -> str:

@@ -11,7 +11,8 @@ from service_kit.version import VERSION
 
 def installation_id(tx: Transaction) -> str:
     """The id of this installation, made at its first start."""
-    if known := known_installation(tx):
+    known = known_installation(tx)
+    if known is not None:
         return known
     fresh = secrets.token_hex(8)
     tx.execute(insert(platform).values(id=1, installation=fresh, created_at=db_now(), software=VERSION))
