@@ -89,8 +89,10 @@ def _make(
     with tempfile.TemporaryDirectory(prefix="base-image-") as scratch:
         archive = make_archive(Path(scratch))
         try:
-            files = json.loads(engine.api.import_image_from_file(str(archive)).splitlines()[-1])["status"]
-            dockerfile = "\n".join((f"FROM {files}", *settings, ""))
+            last = json.loads(engine.api.import_image_from_file(str(archive)).splitlines()[-1])
+            if "error" in last:
+                raise BaseImageError(f"the engine could not import the files of {tag}: {last['error']}")
+            dockerfile = "\n".join((f"FROM {last['status']}", *settings, ""))
             engine.images.build(fileobj=io.BytesIO(dockerfile.encode()), tag=tag, rm=True, forcerm=True)
         except (APIError, BuildError) as error:
             raise BaseImageError(f"the engine refused the image {tag}: {error}") from error

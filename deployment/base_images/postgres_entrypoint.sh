@@ -30,7 +30,7 @@ read_password() {
 own_folders() {
     mkdir -p "$PGDATA" /run/postgresql
     chmod 0700 "$PGDATA"
-    find "$PGDATA" /run/postgresql ! -user postgres -exec chown postgres:postgres {} +
+    find "$PGDATA" /run/postgresql ! -user postgres -exec chown --no-dereference postgres:postgres {} +
 }
 
 clear_leftovers() {

@@ -17,7 +17,7 @@ write_cookie() {
 
 if [[ $1 == rabbitmq* && $(id -u) == 0 ]]; then
     if [[ $1 == rabbitmq-server ]]; then
-        find "$data" ! -user rabbitmq -exec chown rabbitmq:rabbitmq {} +
+        find "$data" ! -user rabbitmq -exec chown --no-dereference rabbitmq:rabbitmq {} +
     fi
     exec setpriv --reuid=rabbitmq --regid=rabbitmq --init-groups "$0" "$@"
 fi
