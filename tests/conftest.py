@@ -10,6 +10,8 @@ pytest_plugins = [
     "tests.support.base_images",
     "tests.support.hostile_models",
     "tests.support.model_folders",
+    "tests.support.traefik",
     "tests.support.stack",
     "tests.support.outside_host",
+    "tests.support.swarm",
 ]
