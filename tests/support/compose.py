@@ -1,7 +1,6 @@
 """The compose and stack files as data, for tests that hold them to their promises."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ COMPOSE_FILE = ROOT / "docker-compose.yaml"
 STACK_FILE = ROOT / "docker-stack.yaml"
 
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Z0-9_]+)(?::-(?P<default>[^{}]*)|:\+[^{}]*(?:\{[^{}]*\}[^{}]*)?)?\}")
+_COMMENT = re.compile(r"(?m)(^|\s)#.*$")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -21,15 +21,10 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def variables(path: Path) -> dict[str, set[str]]:
-    """Every variable that the file uses, with the defaults that it gives them."""
+    """Every variable that the file uses, with the defaults that it gives them; those in comments are only spoken of."""
     found: dict[str, set[str]] = {}
-    for match in _REFERENCE.finditer(path.read_text(encoding="utf-8")):
+    for match in _REFERENCE.finditer(_COMMENT.sub("", path.read_text(encoding="utf-8"))):
         found.setdefault(match["name"], set())
         if match["default"] is not None:
             found[match["name"]].add(match["default"])
     return found
-
-
-def interpolated(text: str, given: Mapping[str, str] = {}) -> str:
-    """The text with ``${NAME:-default}`` replaced, as compose does it; a variable without a value and a default is empty."""
-    return _REFERENCE.sub(lambda match: given.get(match["name"]) or match["default"] or "", text)
