@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.support.http_server import serving
-from tests.support.traefik import Traefik, TraefikMaker, flag_value, shipped_flags
+from tests.support.traefik import REPOSITORY, Traefik, TraefikMaker, flag_value, shipped_flags
 from tests.support.upstream import Script, Upstream, raw_server
 from tests.support.waiting import eventually
 
@@ -240,6 +240,10 @@ def test_the_shipped_timeouts_let_20_gb_pass_a_slow_line_and_hold_nothing_for_ev
         hours = flag_value(flags, f"entrypoints.websecure.transport.respondingtimeouts.{direction}")
         assert hours.endswith("h")
         assert int(hours[:-1]) * 3600 * SLOW_LINE_BITS_PER_SECOND / 8 >= 20e9
+
+
+def test_a_swarm_runs_traefik_with_the_same_flags() -> None:
+    assert shipped_flags(file=REPOSITORY / "docker-stack.yaml") == shipped_flags()
 
 
 def test_an_answer_comes_as_the_backend_gives_it(traefik: Traefik, upstream: Upstream) -> None:

@@ -43,9 +43,9 @@ def interpolate(text: str, variables: Mapping[str, str]) -> str:
     return done
 
 
-def shipped_flags(**variables: str) -> list[str]:
-    """Traefik's static configuration as docker-compose.yaml gives it."""
-    service = yaml.safe_load(COMPOSE_FILE.read_text())["services"]["reverse-proxy"]
+def shipped_flags(file: Path = COMPOSE_FILE, **variables: str) -> list[str]:
+    """Traefik's static configuration as docker-compose.yaml, or another file of its form, gives it."""
+    service = yaml.safe_load(file.read_text())["services"]["reverse-proxy"]
     return [interpolate(flag, variables) for flag in service["command"]]
 
 
@@ -111,7 +111,7 @@ class Traefik:
             "providers.file.directory": str(self.dynamic),
             "certificatesresolvers.letsencrypt.acme.storage": str(self.folder / "acme.json"),
         }
-        flags = shipped_flags(**self._variables)
+        flags = shipped_flags(COMPOSE_FILE, **self._variables)
         for name, value in moved.items():
             flags[flags.index(f"--{name}={flag_value(flags, name)}")] = f"--{name}={value}"
         return flags
