@@ -9,7 +9,7 @@ import docker
 from docker.errors import DockerException
 
 from deployment.base_images import BaseImageError, postgres, python, rabbitmq, traefik
-from deployment.building import ImageBuildFailed, SiteCaError, engine_at, no_engine, site_ca
+from deployment.building import ImageBuildFailed, SiteCaError, engine_at, image_id, no_engine, site_ca
 from deployment.image_names import EXTERNALS, SERVICES, service_tag, version
 from deployment.requirements import UnknownRequirement
 from deployment.service_images import ServiceBuild, build_service, git_revision
@@ -44,7 +44,15 @@ def make_online(
             certificates=site_ca(),
             index_arguments={name: os.environ[name] for name in _INDEX_VARIABLES if os.environ.get(name)},
         )
-        return _services(engine, environment, services, how, rebuild=rebuild)
+        try:
+            return _services(engine, environment, services, how, rebuild=rebuild)
+        except ImageBuildFailed as error:
+            if image_id(engine, base) is not None:
+                raise
+            raise MakingFailed(
+                f"{error}\n{base} is not on this engine, and no registry gave it; where none is reached, "
+                "run `make images-offline`."
+            ) from error
 
 
 def make_offline(

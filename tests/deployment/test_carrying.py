@@ -142,6 +142,16 @@ def test_no_engine_is_said_plainly(tmp_path: Path, verb: list[str]) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_base_that_no_registry_gives_is_named_with_the_other_way(
+    docker_engine: docker.DockerClient, env_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build", "public-api", "--python-image", "localhost:9/nowhere:1"]) == 1
+
+    said = capfd.readouterr().err
+    assert "localhost:9/nowhere:1 is not on this engine" in said
+    assert "make images-offline" in said
+
+
 def test_everything_that_the_stack_needs_is_carried() -> None:
     environment = {"IMAGES": "registry.site/inference", "VERSION": "7", "POSTGRES_IMAGE": "site/postgres:17"}
 
