@@ -8,6 +8,7 @@ import signal
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import docker
@@ -96,14 +97,14 @@ def test_a_hundred_tasks_on_three_consumers(stack: Deployment, client: Inference
         outputs = list(users.map(travel, range(TASKS)))
 
     assert outputs == [{"number": str(number).encode()} for number in range(TASKS)]
-    shares = [claims_of(stack, container) for container in stack.containers("job-consumer")]
+    shares = [attempts_of(stack, container) for container in stack.containers("job-consumer")]
     assert len(shares) == CONSUMERS
     assert min(shares) > TASKS / 10
 
 
-def claims_of(stack: Deployment, container: str) -> int:
-    """How many tasks a consumer has taken, by its log."""
-    return engine_logs(stack, container).count('"event": "task_claimed"')
+def attempts_of(stack: Deployment, container: str) -> int:
+    """How many attempts a consumer has begun, by its log."""
+    return engine_logs(stack, container).count('"action": "attempt_started"')
 
 
 def engine_logs(stack: Deployment, container: str) -> str:
@@ -111,8 +112,8 @@ def engine_logs(stack: Deployment, container: str) -> str:
         return str(engine.containers.get(container).logs().decode(errors="replace"))
 
 
-def docker_client(stack: Deployment) -> docker.DockerClient:
-    return docker.DockerClient(base_url=f"unix://{stack.environment['DOCKER_SOCKET']}")
+def docker_client(stack: Deployment) -> closing[docker.DockerClient]:
+    return closing(docker.DockerClient(base_url=f"unix://{stack.environment['DOCKER_SOCKET']}"))
 
 
 def test_a_gpu_task_on_a_host_without_cards_waits_and_says_for_what(client: InferenceClient, tmp_path: Path) -> None:
