@@ -28,7 +28,7 @@ VARIABLES: Sequence[Variable] = (
     Variable("HTTPS_PORT", "443", "The door."),
     Variable("RATE_LIMIT_AVERAGE", "", "Requests per second of one client, on average. Empty: 100."),
     Variable("RATE_LIMIT_BURST", "", "Requests of one client that may come at once. Empty: 200."),
-    Variable("IN_FLIGHT_LIMIT", "", "Requests of one client at the same time. Empty: 64."),
+    Variable("IN_FLIGHT_LIMIT", "", "Requests of one client at the same time, waiting polls included. Empty: 200."),
     Variable("TRANSFER_TIMEOUT", "24h", "Longest upload or download of one request."),
     Variable("DATA_DIR", "", "Folder on the host for all data: files, database, queue. Empty: named volumes."),
     Variable("SECRETS_DIR", "./secrets", "Folder of the secrets' files, which `make secrets` makes."),
