@@ -1,10 +1,11 @@
 """The platform on three hosts with addresses of their own: used, updated, cut apart, and put together again."""
 
 import contextlib
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -12,8 +13,9 @@ import pytest
 
 from contracts.task_state import POLL_PENDING, TaskState
 from inference_client import InferenceClient
-from tests.support.constant_load import ConstantLoad
-from tests.support.hostile_models import tag_of, zip_of
+from tests.support.compose import ROOT
+from tests.support.constant_load import ConstantLoad, SlowUpload
+from tests.support.hostile_models import tag_of, unzipped, zip_of
 from tests.support.lan import Host
 from tests.support.swarm import LEASE_SECONDS, PAGE, Swarm
 from tests.support.waiting import eventually
@@ -114,17 +116,22 @@ def answers_at(target: tuple[str, int]) -> bool:
 def test_both_replicas_of_public_api_get_requests(swarm: Swarm, gpu_task: str) -> None:
     replicas = swarm.containers(swarm.manager, "public-api")
     assert len(replicas) == 2
+    polls: list[Future[int]] = []
 
     with ThreadPoolExecutor(LONG_POLLS) as users:
-        polls = [users.submit(long_poll, swarm, gpu_task) for _ in range(LONG_POLLS)]
-        eventually(lambda: all(connections_of(swarm.manager, one) for one in replicas), within=20, every=0.2)
+
+        def one_more_and_both_are_busy() -> bool:
+            polls.append(users.submit(long_poll, swarm, gpu_task))
+            return all(connections_of(swarm.manager, one) for one in replicas)
+
+        eventually(one_more_and_both_are_busy, within=20, every=0.2)
 
     assert {poll.result() for poll in polls} == {POLL_PENDING}
 
 
 def long_poll(swarm: Swarm, uid: str) -> int:
     trusting = ssl.create_default_context(cafile=swarm.ca)
-    return httpx.get(f"{swarm.url}/api/tasks/{uid}?wait=8", verify=trusting, timeout=60).status_code
+    return httpx.get(f"{swarm.url}/api/tasks/{uid}?wait=5", verify=trusting, timeout=60).status_code
 
 
 def connections_of(host: Host, container: str) -> int:
@@ -142,18 +149,21 @@ def test_a_rolling_update_of_public_api_fails_no_request(
     swarm: Swarm, client: InferenceClient, tmp_path: Path, gpu_task: str
 ) -> None:
     before = set(swarm.containers(swarm.manager, "public-api"))
+    package = input_of(tmp_path, 0)
 
-    with ConstantLoad(swarm.url, swarm.ca, model=MODEL, package=input_of(tmp_path, 0), pending=gpu_task) as load:
-        eventually(lambda: load.answered["post"] or load.failures, within=20)
+    with (
+        ConstantLoad(swarm.url, swarm.ca, model=MODEL, package=package, pending=gpu_task) as load,
+        SlowUpload(swarm.url, swarm.ca, model=MODEL, package=package) as upload,
+    ):
+        eventually(lambda: upload.is_under_way.is_set() and load.answered["post"], within=20)
         swarm.follow("docker service update --force")
-        updated = load.answered["poll"]
-        eventually(lambda: load.failures or load.answered["poll"] > updated + 100, within=30)
+        polled = load.answered["poll"]
+        eventually(lambda: load.failures or load.answered["poll"] > polled + 100, within=30)
+        uploaded = upload.hurry()
 
-    after = set(swarm.containers(swarm.manager, "public-api"))
-    assert len(after) == 2
-    assert not before & after
     assert load.failures == []
-    eventually(lambda: all_finished(client, load.posted), within=RUN_SECONDS, every=0.5)
+    eventually(lambda: all_finished(client, [*load.posted, uploaded]), within=RUN_SECONDS, every=0.5)
+    eventually(lambda: not before & set(swarm.containers(swarm.manager, "public-api")), within=30, every=0.5)
 
 
 def test_a_task_of_a_host_that_is_cut_off_finishes_elsewhere_and_the_host_comes_back(
@@ -212,6 +222,26 @@ def test_a_host_that_is_drained_gives_its_work_to_others_until_it_is_active_agai
 
     swarm.follow("--availability active", new_host=host)
     eventually(lambda: swarm.containers(host, "job-consumer"), within=60, every=0.5)
+
+
+def test_a_backup_is_restored(swarm: Swarm, client: InferenceClient, tmp_path: Path) -> None:
+    kept = client.submit(MODEL, input_of(tmp_path, 0))
+    client.wait(kept, RUN_SECONDS)
+    page = (ROOT / "documentation" / "how_to" / "back_up_and_upgrade.md").read_text(encoding="utf-8")
+    backup, restore = re.findall(r"^```sh\n(.*?)^```$", section(page, "In a swarm"), re.MULTILINE | re.DOTALL)
+    assert "admin restore -" in restore
+
+    swarm.manager.type_in(backup, swarm.clone)
+    client.delete(kept)
+    swarm.manager.type_in(restore.replace("admin restore -", "admin restore --replace -"), swarm.clone)
+
+    eventually(lambda: trusts_its_certificate(swarm), within=60, every=0.5)
+    client.download(kept, tmp_path / "out.zip")
+    assert unzipped(tmp_path / "out.zip") == {"seconds": b"0"}
+
+
+def section(page: str, title: str) -> str:
+    return page.partition(f"## {title}\n")[2].partition("\n## ")[0]
 
 
 def test_a_new_certificate_comes_with_a_new_version_of_its_secret(swarm: Swarm) -> None:

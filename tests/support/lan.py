@@ -1,8 +1,8 @@
 """Three Docker engines as three hosts of one network: a namespace each for network, mounts, processes and host name.
 
-Every host believes itself alone on a usual machine (``/var/lib/docker``, ``/run/docker.sock``). A host dies whole with its first
-process, so that nothing outlives the tests: not even tests that are killed, for the kernel then kills that process, and the next
-:func:`lan` removes the network, the files and the control groups, whose owner it knows from a lock.
+Every host believes itself alone on a usual machine (``/var/lib/docker``, ``/run/docker.sock``); what it stores is in memory. It dies
+whole with its first process, so that nothing outlives the tests: not even tests that are killed, for the kernel then kills that
+process, and the next :func:`lan` removes the network and the control groups, whose owner it knows from a lock.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 _TOOLS = ("dockerd", "docker", "ip", "nsenter", "unshare", "setpriv")
 
 _COMMAND_SECONDS = 60
+_BYTES_PER_HOST = 2 * 2**30
 
 _BOOT = """
 set -e
@@ -36,7 +37,6 @@ mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=755 tmpfs /var/lib
 mkdir /var/lib/docker
-mount --bind "$1/data" /var/lib/docker
 hostname "$2"
 dockerd --host "unix://$1/docker.sock" --host unix:///run/docker.sock --cgroup-parent "/$3" \
     --exec-opt native.cgroupdriver=cgroupfs --storage-driver overlay2
@@ -72,7 +72,7 @@ class Host:
 
     def boot(self) -> None:
         """Start its engine; :meth:`wait_until_up` waits for it. The host dies with the thread that calls this."""
-        (self._folder / "data").mkdir(parents=True)
+        self._folder.mkdir()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [
@@ -179,12 +179,15 @@ def lan(hosts: int) -> Iterator[list[Host]]:
     lacking = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if os.geteuid() != 0 or lacking:
         missing(f"hosts in namespaces take root and {', '.join(lacking or _TOOLS)} (Debian: docker.io, iproute2)")
-    _remove_rooms_of_the_dead()
+    if psutil.virtual_memory().available < hosts * _BYTES_PER_HOST:
+        missing(f"{hosts} hosts in namespaces take {hosts * _BYTES_PER_HOST >> 30} GiB of memory")
     with ExitStack() as cleaning:
-        name, room = cleaning.enter_context(_room())
-        cleaning.callback(_remove_control_groups, name)
-        cleaning.callback(_remove_network, name)
-        subnet = _lay_out_network(name)
+        with _one_session_at_a_time():
+            _remove_rooms_of_the_dead()
+            name, room = cleaning.enter_context(_room())
+            cleaning.callback(_remove_control_groups, name)
+            cleaning.callback(_remove_network, name)
+            subnet = _lay_out_network(name)
         all_hosts = [Host(name, subnet, index, room / f"h{index}") for index in range(1, hosts + 1)]
         for host in all_hosts:
             host.plug_in()
@@ -198,9 +201,17 @@ def lan(hosts: int) -> Iterator[list[Host]]:
 
 
 @contextlib.contextmanager
+def _one_session_at_a_time() -> Iterator[None]:
+    """Lest two take the same addresses, or one removes what another is just making."""
+    _ROOMS.mkdir(exist_ok=True)
+    with (_ROOMS / "lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def _room() -> Iterator[tuple[str, Path]]:
     """A name that no other network has, and its folder; locked as long as this process lives."""
-    _ROOMS.mkdir(exist_ok=True)
     name = f"isw-{secrets.token_hex(2)}"
     folder = _ROOMS / name
     folder.mkdir()

@@ -14,7 +14,7 @@ import pytest
 
 from contracts.tasks import short_uid
 from deployment.image_making import MakingFailed, make_offline
-from deployment.image_names import EXTERNALS
+from deployment.image_names import EXTERNALS, example_tags, service_tag
 from inference_client import InferenceClient
 from tests.support.compose import ROOT
 from tests.support.lan import Host, lan
@@ -28,8 +28,8 @@ LEASE_SECONDS = 6
 SETTINGS = {
     "ALLOW_PUBLIC_POST_MODEL": "true",
     "LEASE_SECONDS": str(LEASE_SECONDS),
-    "LEAVE_SECONDS": "10",
     "DRAIN_SECONDS": "5",
+    "TRANSFER_DRAIN_SECONDS": "120",
     "RATE_LIMIT_AVERAGE": "1000",
     "RATE_LIMIT_BURST": "1000",
     **{external.variable: external.drop_in for external in EXTERNALS},
@@ -172,9 +172,9 @@ def _telling(swarm: Swarm) -> Iterator[None]:
 
 def _bring_images(hosts: Sequence[Host], platform_images: Sequence[str], model_image: str) -> None:
     """The platform's to the first, those that run models to all, as a person carries them to closed hosts."""
-    consumer = next(tag for tag in platform_images if "/job-consumer:" in tag)
-    needless = ("/ocr:", "/ct-body-mask:", "/python-base:")
-    all_needed = [tag for tag in platform_images if not any(word in tag for word in needless)]
+    consumer = service_tag("job_consumer", {})
+    needless = {*example_tags(), *(external.drop_in for external in EXTERNALS if external.variable == "PYTHON_IMAGE")}
+    all_needed = [tag for tag in platform_images if tag not in needless]
     with ThreadPoolExecutor() as threads:
         loads = [threads.submit(hosts[0].load, [*all_needed, model_image])]
         loads += [threads.submit(host.load, [consumer, model_image]) for host in hosts[1:]]
