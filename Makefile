@@ -43,8 +43,9 @@ check: $(VENV)/.test  ## Lint, types, import rules, unit tests; under a minute
 images: $(VENV)/.demo  ## Build the services' images (SITE_CA=FILE: an authority of your own for pip)
 	$(BIN)/python -m deployment.images build
 
-images-offline: $(VENV)/.demo  ## Make all images without a registry, as root on Debian (MIRROR=URL)
-	$(BIN)/python -m deployment.images offline $(if $(MIRROR),--mirror '$(MIRROR)')
+images-offline: $(VENV)/.demo  ## Make all images without a registry, as root on Debian (MIRROR=URL, SECURITY_MIRROR=URL; REBUILD=1: with today's updates)
+	$(BIN)/python -m deployment.images offline $(if $(REBUILD),--rebuild) \
+		$(if $(MIRROR),--mirror '$(MIRROR)') $(if $(SECURITY_MIRROR),--security-mirror '$(SECURITY_MIRROR)')
 
 images-save:  ## Write all images into images.tar (FILE=… names another)
 	$(PYTHON) -m deployment.images save '$(or $(FILE),images.tar)'

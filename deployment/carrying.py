@@ -47,6 +47,16 @@ class Engine:
                     raise
         return found
 
+    def label(self, tag: str, name: str) -> str:
+        """The value of an image's label; empty where it has none of that name.
+
+        Raises
+        ------
+        CarryError
+            The image is not there, or no engine answers.
+        """
+        return self._run("image", "inspect", "--format", f'{{{{index .Config.Labels "{name}"}}}}', tag).strip()
+
     @contextmanager
     def streaming(self, *arguments: str, **pipes: Any) -> Iterator[subprocess.Popen[bytes]]:
         """A running ``docker`` command; ended with the context, and a CarryError where it failed."""

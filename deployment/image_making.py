@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import docker
 from docker.errors import DockerException
 
-from deployment.base_images import BaseImageError, postgres, python, rabbitmq, traefik
+from deployment.base_images import DEFAULT_MIRRORS, BaseImageError, Mirrors, postgres, python, rabbitmq, traefik
 from deployment.building import ImageBuildFailed, SiteCaError, engine_at, image_id, no_engine, site_ca
 from deployment.image_names import EXTERNALS, SERVICES, service_tag, version
 from deployment.requirements import UnknownRequirement
@@ -56,7 +56,7 @@ def make_online(
 
 
 def make_offline(
-    address: str | None, environment: Mapping[str, str], *, rebuild: bool = False, mirror: str | None = None
+    address: str | None, environment: Mapping[str, str], *, rebuild: bool = False, mirrors: Mirrors = DEFAULT_MIRRORS
 ) -> list[str]:
     """Make base images, services and examples of Debian packages and wheels, without a registry; the tags.
 
@@ -67,7 +67,7 @@ def make_offline(
     """
     with _plain_errors(), engine_at(address) as engine:
         tags = [
-            module.ensure(engine, rebuild=rebuild, mirror=mirror) for module in (python, traefik, postgres, rabbitmq)
+            module.ensure(engine, rebuild=rebuild, mirrors=mirrors) for module in (python, traefik, postgres, rabbitmq)
         ]
         how = ServiceBuild(python.TAG, version(environment), git_revision(), wheels_for_python=python.PYTHON_VERSION)
         tags += _services(engine, environment, SERVICES, how, rebuild=rebuild)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from deployment.base_images import UPDATES_LABEL, Mirrors, Updates
 from deployment.carrying import CarryError, Engine, load, save
 from deployment.env_file import add_missing
 from deployment.environment import deployment_environment
@@ -17,6 +18,10 @@ from deployment.image_names import EXTERNALS, SERVICES, all_tags
 
 ENV_FILE = Path(".env")
 _MEGABYTE = 10**6
+_UPDATES_IN_WORDS = {
+    Updates.SECURITY.value: "with Debian's security updates",
+    Updates.NONE.value: "WITHOUT SECURITY UPDATES",
+}
 
 
 def _tell(sentence: str) -> None:
@@ -44,7 +49,10 @@ def _offline(options: argparse.Namespace) -> int:
 
     try:
         tags = make_offline(
-            options.engine, deployment_environment(ENV_FILE), rebuild=options.rebuild, mirror=options.mirror
+            options.engine,
+            deployment_environment(ENV_FILE),
+            rebuild=options.rebuild,
+            mirrors=Mirrors(options.mirror, options.security_mirror),
         )
     except MakingFailed as error:
         _tell(str(error))
@@ -76,7 +84,8 @@ def _load(options: argparse.Namespace) -> int:
 
 def _show(engine: Engine, tags: Sequence[str]) -> None:
     for tag, size in engine.sizes(tags).items():
-        print(f"{tag:48} {size // _MEGABYTE:5} MB")
+        updates = _UPDATES_IN_WORDS.get(engine.label(tag, UPDATES_LABEL), "")
+        print(f"{tag:48} {size // _MEGABYTE:5} MB  {updates}".rstrip())
 
 
 def _choose_drop_ins(tags: Iterable[str]) -> None:
@@ -103,7 +112,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     build.set_defaults(run=_build, names=names)
 
     offline = verbs.add_parser("offline", help="make all images, of Debian packages and wheels; no registry is needed")
-    offline.add_argument("--mirror", metavar="URL", help="Debian mirror, in place of this machine's own")
+    offline.add_argument("--mirror", metavar="URL", help="Debian mirror, in place of debootstrap's own")
+    offline.add_argument(
+        "--security-mirror", metavar="URL", help="Debian's security archive, in place of the one of this machine's apt"
+    )
     offline.set_defaults(run=_offline)
     for verb in (build, offline):
         verb.add_argument("--rebuild", action="store_true", help="also what is there and up to date")

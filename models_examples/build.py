@@ -20,7 +20,7 @@ from docker.errors import DockerException
 
 from contracts.errors import InvalidRequest
 from contracts.model_file import MODEL_FILE, ModelFile
-from deployment.base_images import BaseImageError, python
+from deployment.base_images import DEFAULT_MIRRORS, BaseImageError, Mirrors, python
 from deployment.building import ImageBuildFailed, SiteCaError, build, engine_at, no_engine, trusted_certificates
 from deployment.wheels import DownloadError, wheels_for
 
@@ -62,7 +62,7 @@ def folder_of(name: str) -> Path:
     raise InvalidRequest(f"There is no example {name!r}; there are: {', '.join(folders)}.")
 
 
-def offline_base(engine: docker.DockerClient, *, rebuild: bool = False, mirror: str | None = None) -> Base:
+def offline_base(engine: docker.DockerClient, *, rebuild: bool = False, mirrors: Mirrors = DEFAULT_MIRRORS) -> Base:
     """The base for builds without registry and network, made when it is not there yet.
 
     Raises
@@ -70,7 +70,7 @@ def offline_base(engine: docker.DockerClient, *, rebuild: bool = False, mirror: 
     BaseImageError
         See :func:`deployment.base_images.python.ensure`.
     """
-    return Base(python.ensure(engine, rebuild=rebuild, mirror=mirror), python.PYTHON_VERSION)
+    return Base(python.ensure(engine, rebuild=rebuild, mirrors=mirrors), python.PYTHON_VERSION)
 
 
 def build_image(engine: docker.DockerClient, folder: Path, base: Base) -> str:
@@ -119,7 +119,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     how.add_argument("--offline", action="store_true", help="no registry, no network inside the build")
     how.add_argument("--python-image", metavar="TAG", help="Python base image, such as one from your own registry")
     parser.add_argument("--rebuild-base", action="store_true", help="make the offline base image anew")
-    parser.add_argument("--mirror", help="Debian mirror for the base, instead of debootstrap's own")
+    parser.add_argument("--mirror", metavar="URL", help="Debian mirror for the base, instead of debootstrap's own")
+    parser.add_argument(
+        "--security-mirror", metavar="URL", help="Debian's security archive, instead of the one of this machine's apt"
+    )
     return parser.parse_args(arguments)
 
 
@@ -127,7 +130,7 @@ def _build(options: argparse.Namespace) -> None:
     folders = [folder_of(name) for name in options.names] or list(example_folders().values())
     with engine_at(options.engine) as engine:
         base = (
-            offline_base(engine, rebuild=options.rebuild_base, mirror=options.mirror)
+            offline_base(engine, rebuild=options.rebuild_base, mirrors=Mirrors(options.mirror, options.security_mirror))
             if options.offline
             else Base(options.python_image)
         )

@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +10,15 @@ from pathlib import Path
 
 import docker
 
-from deployment.base_images import BaseImageError
-from deployment.base_images.engine_images import cache_folder, ensure_image, recipe_identity
+from deployment.base_images import DEFAULT_MIRRORS, UPDATES_LABEL, BaseImageError, Mirrors
+from deployment.base_images.commands import end_of, run
+from deployment.base_images.debian_updates import SUITES, bring_up_to_date
+from deployment.base_images.engine_images import ImageFiles, cache_folder, ensure_image, recipe_identity
 
 log = logging.getLogger(__name__)
 
 _BOOTSTRAP_SECONDS = 900.0
 _STEP_SECONDS = 300.0
-_KILL_AFTER_SECONDS = 10.0
 
 _LEFTOVERS = (
     "var/cache/apt", "var/cache/debconf", "var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/man",
@@ -66,28 +66,29 @@ class DebianRecipe:
 
 
 def ensure_debian_image(
-    engine: docker.DockerClient, recipe: DebianRecipe, *, rebuild: bool = False, mirror: str | None = None
+    engine: docker.DockerClient, recipe: DebianRecipe, *, rebuild: bool = False, mirrors: Mirrors = DEFAULT_MIRRORS
 ) -> str:
-    """The recipe's tag, once the engine has the image; made by debootstrap unless it is there already.
+    """The recipe's tag, once the engine has the image; made by debootstrap and apt unless it is there already.
 
-    That takes root and about a minute. ``mirror`` None takes debootstrap's own default.
+    That takes root and about a minute. The label ``UPDATES_LABEL`` says whether it has Debian's security updates.
 
     Raises
     ------
     BaseImageError
-        Not root, debootstrap missing or failed, or the engine refused the import.
+        Not root, debootstrap or the updates failed, or the engine refused the import.
     """
 
-    def make_archive(scratch: Path) -> Path:
+    def make_files(scratch: Path) -> ImageFiles:
         _check_tools()
-        log.info("making %s from %s", recipe.tag, mirror or "debootstrap's own mirror")
+        log.info("making %s from %s", recipe.tag, mirrors.main or "debootstrap's own mirror")
         tree = scratch / "root"
-        _bootstrap(recipe, tree, mirror)
+        _bootstrap(recipe, tree, mirrors.main)
+        updates = bring_up_to_date(tree, recipe.suite, mirrors.security)
         _finish(recipe, tree)
-        return _archive(recipe, tree)
+        return ImageFiles(_archive(recipe, tree), {UPDATES_LABEL: updates.value})
 
-    identity = recipe_identity((recipe, _LEFTOVERS))
-    return ensure_image(engine, recipe.tag, identity, recipe.settings, make_archive, rebuild=rebuild)
+    identity = recipe_identity((recipe, _LEFTOVERS, SUITES))
+    return ensure_image(engine, recipe.tag, identity, recipe.settings, make_files, rebuild=rebuild)
 
 
 def _check_tools() -> None:
@@ -105,7 +106,7 @@ def _bootstrap(recipe: DebianRecipe, tree: Path, mirror: str | None) -> None:
         recipe.suite, str(tree), *([mirror] if mirror is not None else []),
     ]  # fmt: skip
     try:
-        status, said = _run(command, _BOOTSTRAP_SECONDS)
+        status, said = run(command, _BOOTSTRAP_SECONDS)
     except subprocess.TimeoutExpired as error:
         asked = mirror or "its mirror"
         raise BaseImageError(
@@ -114,7 +115,7 @@ def _bootstrap(recipe: DebianRecipe, tree: Path, mirror: str | None) -> None:
     if status != 0:
         raise BaseImageError(
             "debootstrap failed; name a Debian mirror that this machine reaches with --mirror. "
-            f"It said:\n{_end_of(said)}"
+            f"It said:\n{end_of(said)}"
         )
 
 
@@ -137,11 +138,11 @@ def _finish(recipe: DebianRecipe, tree: Path) -> None:
 def _inside(recipe: DebianRecipe, tree: Path, command: Sequence[str]) -> None:
     """Run a command with the tree as its root."""
     try:
-        status, said = _run(["chroot", str(tree), *command], _STEP_SECONDS)
+        status, said = run(["chroot", str(tree), *command], _STEP_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise BaseImageError(f"{recipe.tag}: {command[0]} took longer than {_STEP_SECONDS:.0f} s") from error
     if status != 0:
-        raise BaseImageError(f"{recipe.tag}: {' '.join(command)} failed in the file tree. It said:\n{_end_of(said)}")
+        raise BaseImageError(f"{recipe.tag}: {' '.join(command)} failed in the file tree. It said:\n{end_of(said)}")
 
 
 def _take_out(recipe: DebianRecipe, tree: Path) -> None:
@@ -174,49 +175,11 @@ def _archive(recipe: DebianRecipe, tree: Path) -> Path:
     archive = tree.parent / "root.tar"
     command = ["tar", "--numeric-owner", "--exclude=./dev/*", "-C", str(tree), "-cf", str(archive), "."]
     try:
-        status, said = _run(command, _STEP_SECONDS)
+        status, said = run(command, _STEP_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise BaseImageError(
             f"{recipe.tag}: packing took longer than {_STEP_SECONDS:.0f} s; how busy is this disk?"
         ) from error
     if status != 0:
-        raise BaseImageError(f"{recipe.tag}: its file tree could not be packed; tar said:\n{_end_of(said)}")
+        raise BaseImageError(f"{recipe.tag}: its file tree could not be packed; tar said:\n{end_of(said)}")
     return archive
-
-
-def _run(command: Sequence[str], seconds: float) -> tuple[int, str]:
-    """Exit status and output; at the deadline, or when this process is interrupted, all that the command started ends.
-
-    Raises
-    ------
-    subprocess.TimeoutExpired
-        It took longer.
-    """
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    ) as process:
-        try:
-            said, _ = process.communicate(timeout=seconds)
-        except BaseException:
-            _end(process)
-            raise
-    return process.returncode, said
-
-
-def _end(process: "subprocess.Popen[str]") -> None:
-    """TERM first: debootstrap then unmounts what it mounted in the tree."""
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.communicate(timeout=_KILL_AFTER_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _end_of(said: str) -> str:
-    return "\n".join(said.splitlines()[-5:])

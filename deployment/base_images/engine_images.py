@@ -8,8 +8,9 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import docker
@@ -24,6 +25,16 @@ RECIPE_LABEL = "inference-server.recipe"
 
 _WAIT_FOR_OTHERS_SECONDS = 3600.0
 _LOOK_AGAIN_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """What goes into an image."""
+
+    archive: Path
+    """A tar of all its files."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What turned out while they were made."""
 
 
 def cache_folder() -> Path:
@@ -43,7 +54,7 @@ def ensure_image(
     tag: str,
     identity: str,
     settings: tuple[str, ...],
-    make_archive: Callable[[Path], Path],
+    make_files: Callable[[Path], ImageFiles],
     *,
     rebuild: bool = False,
 ) -> str:
@@ -55,20 +66,20 @@ def ensure_image(
         The recipe's name (:func:`recipe_identity`); kept in the image's label.
     settings
         Dockerfile instructions for the image's configuration (``ENV``, ``ENTRYPOINT``, …).
-    make_archive
-        Given an empty folder that is removed afterwards, the path of a tar with the image's files.
+    make_files
+        Makes the image's files in the empty folder that it is given, which is removed afterwards.
 
     Raises
     ------
     BaseImageError
-        The archive could not be made, or the engine refused it.
+        The files could not be made, or the engine refused it.
     """
     if not rebuild and _has(engine, tag, identity):
         return tag
     with _alone():
         # Another process may have made it while this one waited.
         if rebuild or not _has(engine, tag, identity):
-            _make(engine, tag, (*settings, f"LABEL {RECIPE_LABEL}={identity}"), make_archive)
+            _make(engine, tag, (*settings, f"LABEL {RECIPE_LABEL}={identity}"), make_files)
             if not _has(engine, tag, identity):
                 raise BaseImageError(f"the engine imported no image {tag}; is its disk full?")
     return tag
@@ -83,16 +94,17 @@ def _has(engine: docker.DockerClient, tag: str, identity: str) -> bool:
 
 
 def _make(
-    engine: docker.DockerClient, tag: str, settings: tuple[str, ...], make_archive: Callable[[Path], Path]
+    engine: docker.DockerClient, tag: str, settings: tuple[str, ...], make_files: Callable[[Path], ImageFiles]
 ) -> None:
     """Import the files, then put the settings on top: an import alone takes no STOPSIGNAL."""
     with tempfile.TemporaryDirectory(prefix="base-image-") as scratch:
-        archive = make_archive(Path(scratch))
+        files = make_files(Path(scratch))
         try:
-            last = json.loads(engine.api.import_image_from_file(str(archive)).splitlines()[-1])
+            last = json.loads(engine.api.import_image_from_file(str(files.archive)).splitlines()[-1])
             if "error" in last:
                 raise BaseImageError(f"the engine could not import the files of {tag}: {last['error']}")
-            dockerfile = "\n".join((f"FROM {last['status']}", *settings, ""))
+            labels = (f"LABEL {name}={value}" for name, value in files.labels.items())
+            dockerfile = "\n".join((f"FROM {last['status']}", *settings, *labels, ""))
             engine.images.build(fileobj=io.BytesIO(dockerfile.encode()), tag=tag, rm=True, forcerm=True)
         except (APIError, BuildError) as error:
             raise BaseImageError(f"the engine refused the image {tag}: {error}") from error

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import docker
 
+from deployment.base_images import DEFAULT_MIRRORS, Mirrors
 from deployment.base_images.debian_tree import (
     NEEDED_BY_INSTALLATION_ALONE,
     WITHOUT_SETUID,
@@ -66,12 +67,12 @@ RECIPE = DebianRecipe(
 )  # fmt: skip
 
 
-def ensure(engine: docker.DockerClient, *, rebuild: bool = False, mirror: str | None = None) -> str:
+def ensure(engine: docker.DockerClient, *, rebuild: bool = False, mirrors: Mirrors = DEFAULT_MIRRORS) -> str:
     """The tag, once the engine has the image; see :func:`deployment.base_images.debian_tree.ensure_debian_image`.
 
     Raises
     ------
     BaseImageError
-        Not root, debootstrap missing or failed, or the engine refused the import.
+        Not root, debootstrap or the updates failed, or the engine refused the import.
     """
-    return ensure_debian_image(engine, RECIPE, rebuild=rebuild, mirror=mirror)
+    return ensure_debian_image(engine, RECIPE, rebuild=rebuild, mirrors=mirrors)

@@ -18,8 +18,8 @@ from typing import IO
 
 import docker
 
-from deployment.base_images import BaseImageError
-from deployment.base_images.engine_images import ensure_image, recipe_identity
+from deployment.base_images import DEFAULT_MIRRORS, BaseImageError, Mirrors
+from deployment.base_images.engine_images import ImageFiles, ensure_image, recipe_identity
 from deployment.wheels import DownloadError, wheels_for
 
 log = logging.getLogger(__name__)
@@ -45,27 +45,27 @@ _FOLDERS = {
 _SETTINGS = ('ENTRYPOINT ["traefik"]', "EXPOSE 80")
 
 
-def ensure(engine: docker.DockerClient, *, rebuild: bool = False, mirror: str | None = None) -> str:
-    """The tag, once the engine has the image of the pinned version; needs no root, and no Debian ``mirror``.
+def ensure(engine: docker.DockerClient, *, rebuild: bool = False, mirrors: Mirrors = DEFAULT_MIRRORS) -> str:
+    """The tag, once the engine has the image of the pinned version; needs no root, and no Debian mirrors.
 
     Raises
     ------
     BaseImageError
         The wheel could not be had, this machine has no CA certificates, or the engine refused the image.
     """
-    del mirror
+    del mirrors
     pin = _pin()
     certificates = _certificates()
 
-    def make_archive(scratch: Path) -> Path:
+    def make_files(scratch: Path) -> ImageFiles:
         log.info("making %s from %s", TAG, pin)
         archive = scratch / "root.tar"
         with _binary(pin, str(engine.info()["Architecture"])) as (binary, size):
             _pack(archive, binary, size, certificates)
-        return archive
+        return ImageFiles(archive)
 
     identity = recipe_identity((pin, hashlib.sha256(certificates).hexdigest(), _ACCOUNTS, _FOLDERS, _SETTINGS))
-    return ensure_image(engine, TAG, identity, _SETTINGS, make_archive, rebuild=rebuild)
+    return ensure_image(engine, TAG, identity, _SETTINGS, make_files, rebuild=rebuild)
 
 
 def _pin() -> str:

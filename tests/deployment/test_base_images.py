@@ -8,10 +8,12 @@ from pathlib import Path
 import docker
 import pytest
 
-from deployment.base_images import BaseImageError, engine_images
+from deployment.base_images import UPDATES_LABEL, BaseImageError, Mirrors, Updates, engine_images
 from deployment.base_images.debian_tree import DebianRecipe, ensure_debian_image
+from deployment.base_images.debian_updates import security_archives_of_this_machine
 from tests.support.base_images import StartContainer, ended, log_of, run_in
 from tests.support.docker_engine import root_tar
+from tests.support.requirements import missing
 from tests.support.waiting import eventually
 
 
@@ -24,13 +26,13 @@ class TinyRecipe:
         self._engine = engine
 
     def ensure(self, identity: str = "first", *settings: str) -> str:
-        return engine_images.ensure_image(self._engine, self.tag, identity, settings, self._make_archive)
+        return engine_images.ensure_image(self._engine, self.tag, identity, settings, self._make_files)
 
-    def _make_archive(self, folder: Path) -> Path:
+    def _make_files(self, folder: Path) -> engine_images.ImageFiles:
         self.made += 1
         archive = folder / "root.tar"
         archive.write_bytes(root_tar({}))
-        return archive
+        return engine_images.ImageFiles(archive)
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def test_a_failed_bootstrap_says_what_it_said_and_how_to_name_a_mirror(image_eng
     recipe = DebianRecipe("inference-server-test/no-such:1", "bookworm", ("bash",), settings=())
 
     with pytest.raises(BaseImageError, match=r"(?s)mirror that this machine reaches with --mirror.*127\.0\.0\.1"):
-        ensure_debian_image(image_engine, recipe, mirror="http://127.0.0.1:9/debian")
+        ensure_debian_image(image_engine, recipe, mirrors=Mirrors("http://127.0.0.1:9/debian"))
 
 
 def test_the_python_image_has_pip_venv_and_certificates(
@@ -121,6 +123,20 @@ def test_nothing_of_the_machine_that_made_an_image_stays_in_it(
     status, log = ended(container)
     said = [line for line in log.splitlines() if line and not line.endswith(":")]
     assert (status, said) == (0, ["its-own"])
+
+
+@pytest.mark.parametrize(
+    "image", ["python_base_image", "postgres_image", "rabbitmq_image"], ids=["python", "postgres", "rabbitmq"]
+)
+def test_images_of_debian_packages_have_its_security_updates(
+    image: str, request: pytest.FixtureRequest, image_engine: docker.DockerClient
+) -> None:
+    if not security_archives_of_this_machine():
+        missing("this machine's apt has no source of security updates")
+
+    labels = image_engine.images.get(request.getfixturevalue(image)).labels
+
+    assert labels[UPDATES_LABEL] == Updates.SECURITY.value
 
 
 def test_traefik_takes_flags_and_subcommands_as_any_user_on_a_read_only_file_system(
