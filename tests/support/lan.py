@@ -29,7 +29,7 @@ _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 _TOOLS = ("dockerd", "docker", "ip", "nsenter", "unshare", "setpriv")
 
 _COMMAND_SECONDS = 60
-_BYTES_PER_HOST = 2 * 2**30
+_BYTES_PER_HOST = 3 * 2**29
 
 _BOOT = """
 set -e
@@ -180,7 +180,7 @@ def lan(hosts: int) -> Iterator[list[Host]]:
     if os.geteuid() != 0 or lacking:
         missing(f"hosts in namespaces take root and {', '.join(lacking or _TOOLS)} (Debian: docker.io, iproute2)")
     if psutil.virtual_memory().available < hosts * _BYTES_PER_HOST:
-        missing(f"{hosts} hosts in namespaces take {hosts * _BYTES_PER_HOST >> 30} GiB of memory")
+        missing(f"{hosts} hosts in namespaces take {hosts * _BYTES_PER_HOST >> 20} MiB of memory")
     with ExitStack() as cleaning:
         with _one_session_at_a_time():
             _remove_rooms_of_the_dead()
