@@ -14,6 +14,7 @@ from deployment import compose_plugin
 NEEDED = {
     "docker.io": "dockerd",
     "iptables": "iptables",
+    "iproute2": "ip",
     "rabbitmq-server": "rabbitmq-server",
     "postgresql": "/usr/lib/postgresql/*/bin/initdb",  # its wrappers on the PATH may be there without a server
     "bubblewrap": "bwrap",
