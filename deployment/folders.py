@@ -1,6 +1,7 @@
-"""Makes the folders under DATA_DIR with the owners that their containers need: ``python3 -m deployment.folders``.
+"""Makes the folders of a host with the owners that their containers need: ``python3 -m deployment.folders``.
 
-Without DATA_DIR there is nothing to do: named volumes take their owners from the images. Needs nothing but Python.
+Those under DATA_DIR, where that is set: named volumes take their owners from the images. And the consumers' scratch
+folder where they are not root: the engine would make it root's. Needs nothing but Python.
 """
 
 import os
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deployment.environment import deployment_environment
+from deployment.variables import DEPLOYED_DEFAULTS
 
 SERVICE_USER = 10001
 """Of public_api and private_api in their images."""
@@ -24,27 +26,50 @@ def make_folders(data: Path) -> None:
     OSError
         The folders cannot be made, or not given to their owners.
     """
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, owner in FOLDERS.items():
         folder = data / name
         if folder.is_dir():
             continue
-        folder.mkdir(mode=0o700, parents=True)
+        folder.mkdir(mode=0o755)  # the servers' own users pass it inside; on the host DATA_DIR lets nobody in
         if owner is not None:
             os.chown(folder, owner, owner)
 
 
+def make_scratch(scratch: Path, user: str) -> None:
+    """Make the consumers' folder, theirs; ``user`` is as compose takes it, UID or UID:GID.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be made, or not given to the user.
+    """
+    uid = int(user.partition(":")[0])
+    if uid == 0:
+        return
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if scratch.stat().st_uid != uid:
+        os.chown(scratch, uid, -1)
+
+
 def main() -> int:
-    """Make the folders of the environment's or .env's DATA_DIR; 1 with one line where that cannot be."""
-    data = deployment_environment().get("DATA_DIR")
-    if not data:
-        return 0
-    if not Path(data).is_absolute():
+    """Make the folders that the environment or .env names; 1 with one line where that cannot be."""
+    given = deployment_environment()
+    data = given.get("DATA_DIR")
+    if data and not Path(data).is_absolute():
         print(f"DATA_DIR: {data} is no absolute path; compose would take it for a volume's name", file=sys.stderr)
         return 1
     try:
-        make_folders(Path(data))
+        if data:
+            make_folders(Path(data))
+        make_scratch(
+            Path(given.get("SCRATCH_DIR", DEPLOYED_DEFAULTS["SCRATCH_DIR"])), given.get("CONSUMER_USER", "0:0")
+        )
+    except ValueError:
+        print("CONSUMER_USER: write numbers, as in 10001:999", file=sys.stderr)
+        return 1
     except OSError as error:
-        print(f"DATA_DIR: {error.filename}: {error.strerror}; run this as root", file=sys.stderr)
+        print(f"{error.filename}: {error.strerror}; run this as root", file=sys.stderr)
         return 1
     return 0
 

@@ -61,6 +61,8 @@ def _check_folders(settings: JobConsumerSettings) -> None:
         settings.scratch_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         end_misconfigured(f"SCRATCH_DIR: {settings.scratch_dir} cannot be made ({error.strerror})")
+    if not os.access(settings.scratch_dir, os.W_OK | os.X_OK):
+        end_misconfigured(f"SCRATCH_DIR: {settings.scratch_dir} must be writable for user {os.geteuid()}; chown it")
 
 
 def _consume(

@@ -1,0 +1,61 @@
+"""The folders of a host belong to those who write them."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from deployment.folders import FOLDERS, SERVICE_USER, main, make_folders, make_scratch
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="giving folders away takes root")
+
+
+@needs_root
+def test_the_services_folder_is_theirs_and_nobody_else_on_the_host_gets_in(tmp_path: Path) -> None:
+    make_folders(tmp_path / "data")
+
+    assert {path.name for path in (tmp_path / "data").iterdir()} == set(FOLDERS)
+    assert (tmp_path / "data" / "files").stat().st_uid == SERVICE_USER
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+
+
+@needs_root
+def test_what_is_there_keeps_its_owner(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+
+    make_folders(tmp_path)
+
+    assert (tmp_path / "files").stat().st_uid == 0
+
+
+@needs_root
+def test_a_consumer_that_is_not_root_gets_its_scratch_folder(tmp_path: Path) -> None:
+    make_scratch(tmp_path / "scratch", "10001:999")
+
+    assert (tmp_path / "scratch").stat().st_uid == 10001
+
+
+def test_for_a_consumer_that_is_root_the_engine_makes_it(tmp_path: Path) -> None:
+    make_scratch(tmp_path / "scratch", "0:0")
+
+    assert not (tmp_path / "scratch").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("DATA_DIR", "relative", "no absolute path"), ("CONSUMER_USER", "somebody", "write numbers")],
+)
+def test_a_mistake_is_said(
+    name: str,
+    value: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, value)
+
+    assert main() == 1
+    assert said in capsys.readouterr().err
