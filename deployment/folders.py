@@ -19,7 +19,7 @@ FOLDERS: Mapping[str, int | None] = {"files": SERVICE_USER, "database": None, "q
 
 
 def make_folders(data: Path) -> None:
-    """Make what is missing; what is there keeps its owner.
+    """Make what is missing; what holds something keeps its owner.
 
     Raises
     ------
@@ -29,10 +29,9 @@ def make_folders(data: Path) -> None:
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, owner in FOLDERS.items():
         folder = data / name
-        if folder.is_dir():
-            continue
-        folder.mkdir(mode=0o755)  # the servers' own users pass it inside; on the host DATA_DIR lets nobody in
-        if owner is not None:
+        folder.mkdir(mode=0o755, exist_ok=True)  # the servers' own users pass it inside; DATA_DIR lets nobody in
+        # An empty one of another owner is what the engine made, or a call of someone who might not give it away.
+        if owner is not None and folder.stat().st_uid != owner and not any(folder.iterdir()):
             os.chown(folder, owner, owner)
 
 

@@ -21,12 +21,22 @@ def test_the_services_folder_is_theirs_and_nobody_else_on_the_host_gets_in(tmp_p
 
 
 @needs_root
-def test_what_is_there_keeps_its_owner(tmp_path: Path) -> None:
+def test_what_holds_something_keeps_its_owner(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "kept").touch()
 
     make_folders(tmp_path)
 
     assert (tmp_path / "files").stat().st_uid == 0
+
+
+@needs_root
+def test_an_empty_folder_that_the_engine_made_becomes_the_services(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+
+    make_folders(tmp_path)
+
+    assert (tmp_path / "files").stat().st_uid == SERVICE_USER
 
 
 @needs_root
