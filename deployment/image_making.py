@@ -1,7 +1,6 @@
 """Makes the images of a deployment on one engine, from registries or without them."""
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -41,8 +40,8 @@ def make_online(
             base,
             version(environment),
             git_revision(),
-            certificates=site_ca(),
-            index_arguments={name: os.environ[name] for name in _INDEX_VARIABLES if os.environ.get(name)},
+            certificates=site_ca(environment),
+            index_arguments={name: environment[name] for name in _INDEX_VARIABLES if environment.get(name)},
         )
         try:
             return _services(engine, environment, services, how, rebuild=rebuild)
