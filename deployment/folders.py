@@ -1,10 +1,12 @@
 """Makes the folders of a host with the owners that their containers need: ``python3 -m deployment.folders``.
 
 Those under DATA_DIR, where that is set: named volumes take their owners from the images. And the consumers' scratch
-folder where they are not root: the engine would make it root's. Needs nothing but Python.
+folder where they are not root: the engine would make it root's. It also lets the broker read its settings in a clone
+that was made under a strict umask. Needs nothing but Python.
 """
 
 import os
+import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +18,8 @@ SERVICE_USER = 10001
 """Of public_api and private_api in their images."""
 FOLDERS: Mapping[str, int | None] = {"files": SERVICE_USER, "database": None, "queue": None, "acme": None}
 """Name under DATA_DIR, as in docker-compose.yaml, and its owner; None where the container sets it itself."""
+BROKER_SETTINGS = Path("rabbitmq/rabbitmq.conf")
+"""Mounted as it is, and read by the broker's own user; nothing in it is secret."""
 
 
 def make_folders(data: Path) -> None:
@@ -51,6 +55,19 @@ def make_scratch(scratch: Path, user: str) -> None:
         os.chown(scratch, uid, -1)
 
 
+def let_all_read(file: Path) -> None:
+    """Give the file to read to everyone.
+
+    Raises
+    ------
+    OSError
+        It is another user's, and not for everyone.
+    """
+    mode = stat.S_IMODE(file.stat().st_mode)
+    if not mode & stat.S_IROTH:
+        file.chmod(mode | stat.S_IRGRP | stat.S_IROTH)
+
+
 def main() -> int:
     """Make the folders that the environment or .env names; 1 with one line where that cannot be."""
     given = deployment_environment()
@@ -59,6 +76,7 @@ def main() -> int:
         print(f"DATA_DIR: {data} is no absolute path; compose would take it for a volume's name", file=sys.stderr)
         return 1
     try:
+        let_all_read(BROKER_SETTINGS)
         if data:
             make_folders(Path(data))
         make_scratch(

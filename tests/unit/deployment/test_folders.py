@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deployment.folders import FOLDERS, SERVICE_USER, main, make_folders, make_scratch
+from deployment.folders import BROKER_SETTINGS, FOLDERS, SERVICE_USER, main, make_folders, make_scratch
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="giving folders away takes root")
 
@@ -52,6 +52,24 @@ def test_for_a_consumer_that_is_root_the_engine_makes_it(tmp_path: Path) -> None
     assert not (tmp_path / "scratch").exists()
 
 
+def test_the_broker_may_read_its_settings_whatever_the_umask_of_the_clone_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = broker_settings_in(tmp_path)
+    settings.chmod(0o640)
+    monkeypatch.chdir(tmp_path)
+
+    assert main() == 0
+    assert stat.S_IMODE(settings.stat().st_mode) == 0o644
+
+
+def broker_settings_in(clone: Path) -> Path:
+    settings = clone / BROKER_SETTINGS
+    settings.parent.mkdir()
+    settings.touch()
+    return settings
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [("DATA_DIR", "relative", "no absolute path"), ("CONSUMER_USER", "somebody", "write numbers")],
@@ -64,6 +82,7 @@ def test_a_mistake_is_said(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
+    broker_settings_in(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(name, value)
 
