@@ -63,18 +63,20 @@ secrets:  ## Make the secrets that are not there yet
 	$(PYTHON) -m deployment.secrets
 
 certs:  ## Make a certificate authority and a server certificate of one's own, unless there are
-	traefik/generate-certs $$($(PYTHON) -m deployment.environment DOMAIN)
+	CERTS_DIR="$$($(PYTHON) -m deployment.environment CERTS_DIR)" \
+		traefik/generate-certs $$($(PYTHON) -m deployment.environment DOMAIN)
 
 up: secrets certs  ## Start the platform behind HTTPS, or bring it to what .env and the images say now
 	$(PYTHON) -m deployment.folders
-	docker compose up --detach --wait --wait-timeout 600
+	docker compose up --detach --wait --wait-timeout 600 --remove-orphans
 
 down:  ## Stop it; all data stay (a soft reset is `make down up`)
 	docker compose --profile '*' down
 
 backup:  ## Write database and files to backup.tar while running (FILE=… names another)
-	docker compose exec -T private-api python -m private_api.admin backup - > $(or $(FILE),backup.tar).part
-	mv $(or $(FILE),backup.tar).part $(or $(FILE),backup.tar)
+	rm -f '$(or $(FILE),backup.tar).part'
+	umask 077 && docker compose exec -T private-api python -m private_api.admin backup - > '$(or $(FILE),backup.tar).part'
+	mv '$(or $(FILE),backup.tar).part' '$(or $(FILE),backup.tar)'
 
 reset-queue:  ## Empty RabbitMQ alone; no task is lost
 	$(PYTHON) -m deployment.reset queue
