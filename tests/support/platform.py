@@ -46,6 +46,9 @@ class Service:
 
     def _start(self) -> subprocess.Popen[bytes]:
         base = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "DOCKER_HOST") if name in os.environ}
+        temporary = self.log_path.with_suffix(".tmp")  # not the machine's: who is killed clears nothing up
+        temporary.mkdir(exist_ok=True)
+        base["TMPDIR"] = str(temporary)
         with self.log_path.open("ab") as log:
             return subprocess.Popen(
                 self._command, env={**base, **self._environment}, stdout=log, stderr=log, start_new_session=True
