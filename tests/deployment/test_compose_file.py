@@ -2,6 +2,7 @@
 
 import subprocess
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,6 +130,13 @@ def test_a_consumer_is_waited_for_longer_than_it_drains() -> None:
     grace = next(variable.default for variable in VARIABLES if variable.name == "STOP_GRACE")
 
     assert int(grace.removesuffix("s")) >= JobConsumerSettings.model_fields["drain_seconds"].default + 20
+
+
+@pytest.mark.parametrize("path", [COMPOSE_FILE, STACK_FILE], ids=lambda path: path.name)
+def test_an_upload_in_flight_may_be_given_an_hour(path: Path) -> None:
+    grace = load(path)["services"]["public-api"]["stop_grace_period"]
+
+    assert int(grace.removesuffix("m")) * 60 >= 3600 + int(DEPLOYED_DEFAULTS["LEAVE_SECONDS"])
 
 
 @pytest.mark.parametrize("name", ["reverse-proxy", "public-api", "private-api", "postgres", "rabbitmq"])
