@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import docker
 import httpx
+import psutil
 import pytest
 
 from contracts.task_state import TaskState
@@ -251,7 +253,7 @@ def test_a_neighbour_that_routes_through_the_host_reaches_no_container(
     assert outside_host.reaches(targets) == set()
 
 
-def test_no_secret_and_no_whole_uid_is_in_a_log_or_an_environment(
+def test_no_secret_and_no_whole_uid_is_in_a_log_an_environment_or_a_command_line(
     stack: Deployment, client: InferenceClient, tmp_path: Path
 ) -> None:
     uid = client.submit("pass-through", input_of(tmp_path, "in", file="content"))
@@ -260,6 +262,9 @@ def test_no_secret_and_no_whole_uid_is_in_a_log_or_an_environment(
     client.logs(uid)
 
     secrets = [path.read_text().strip() for path in (stack.folder / "secrets").iterdir()]
+    secrets += filter(None, (urlsplit(secret).password for secret in secrets if "://" in secret))
+    commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    assert not [secret for secret in secrets if any(secret in command for command in commands)]
     with docker_client(stack) as engine:
         of_project = {"label": f"com.docker.compose.project={stack.environment['COMPOSE_PROJECT_NAME']}"}
         for container in engine.containers.list(all=True, filters=of_project):
