@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := contracts service_kit public_api private_api job_consumer inference_client standalone
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench format docs constraints clean secrets certs up down backup reset-queue reset-all gpus images images-offline images-save images-load audit
