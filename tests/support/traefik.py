@@ -203,8 +203,8 @@ def make_traefik(tmp_path: Path, shared_certificates: Path) -> Iterator[TraefikM
         folder = tmp_path / f"traefik-{len(running)}"
         folder.mkdir()
         traefik = Traefik(folder, certs or shared_certificates, backend, **variables)
-        traefik.start(*flags)
         running.append(traefik)
+        traefik.start(*flags)
         return traefik
 
     yield make
