@@ -49,6 +49,11 @@ VARIABLES: Sequence[Variable] = (
     Variable("CONFIGS_VERSION", "1", "Swarm: to be changed together with traefik/dynamic or rabbitmq/rabbitmq.conf."),
     Variable("DOCKER_ROOT", "/var/lib/docker", "Swarm: where the engines keep their volumes."),
     Variable("IMAGES", "inference-server", "Prefix of the platform's images, such as registry.example.org/inference."),
+    Variable(
+        "PULL_POLICY",
+        "never",
+        "never: those that are not here are built. missing: they come from the registry that IMAGES names.",
+    ),
     Variable("VERSION", "0.1.0", "Tag of the platform's images."),
     Variable("PYTHON_IMAGE", "python:3.12-slim", "What the platform's images are built on."),
     Variable("TRAEFIK_IMAGE", "traefik:v3", "The reverse proxy."),

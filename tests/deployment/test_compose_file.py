@@ -109,6 +109,11 @@ def test_every_container_has_limits_and_gives_up_its_privileges(name: str) -> No
     assert service["stop_grace_period"]
 
 
+@pytest.mark.parametrize("name", SETTINGS)
+def test_no_registry_is_asked_for_our_images_unless_told(name: str) -> None:
+    assert SERVICES[name]["pull_policy"] == "${PULL_POLICY:-never}"
+
+
 @pytest.mark.parametrize("name", [*SETTINGS, "reverse-proxy"])
 def test_what_is_ours_and_the_reverse_proxy_cannot_write_to_its_image(name: str) -> None:
     assert SERVICES[name]["read_only"] is True
