@@ -1,5 +1,6 @@
 """A second host beside this machine: a network namespace joined to ours by a cable of its own."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -75,6 +76,8 @@ def outside_host() -> Iterator[OutsideHost]:
     try:
         host.plug_in()
     except RuntimeError as error:
+        with contextlib.suppress(RuntimeError):
+            host.unplug()
         missing(f"no network namespace: {error}")
     yield host
     host.unplug()
