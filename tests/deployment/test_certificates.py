@@ -79,7 +79,16 @@ def test_the_keys_are_for_their_owner_alone_and_the_certificates_for_all(tmp_pat
     generate_certs(tmp_path / "certs")
 
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "certs").iterdir()}
-    assert modes == {"ca.crt": 0o644, "ca.key": 0o600, "server.crt": 0o644, "server.key": 0o600}
+    assert modes == {"ca.crt": 0o644, "server.crt": 0o644, "server.key": 0o600}
+
+
+def test_the_authoritys_key_is_not_in_the_folder_that_the_reverse_proxy_sees(tmp_path: Path) -> None:
+    generate_certs(tmp_path / "certs")
+
+    (key,) = (tmp_path / "certs-authority").iterdir()
+    assert key.name == "ca.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert stat.S_IMODE(key.parent.stat().st_mode) == 0o700
 
 
 def test_a_second_run_does_nothing_and_keeps_what_was_asked_before(tmp_path: Path, path: str) -> None:
@@ -125,11 +134,12 @@ def test_a_certificate_of_somebody_else_is_left_alone_unless_forced(tmp_path: Pa
 
 
 def test_an_authority_without_its_key_is_not_replaced_by_the_way(tmp_path: Path, path: str) -> None:
-    generate_certs(tmp_path, PATH=path)
-    (tmp_path / "ca.key").unlink()
+    certs = tmp_path / "certs"
+    generate_certs(certs, PATH=path)
+    (tmp_path / "certs-authority" / "ca.key").unlink()
 
-    assert generate_certs(tmp_path, PATH=path).stdout.startswith("nothing to do")
-    refused = generate_certs(tmp_path, "new.example.org", PATH=path)
+    assert generate_certs(certs, PATH=path).stdout.startswith("nothing to do")
+    refused = generate_certs(certs, "new.example.org", PATH=path)
 
     assert refused.returncode == 1
     assert "ca.key" in refused.stderr
