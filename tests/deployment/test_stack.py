@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from contracts.task_state import TaskState
-from inference_client import ClientError, InferenceClient, TaskCancelled
+from inference_client import ClientError, InferenceClient, TaskCancelled, TaskNotFound
 from tests.support.hostile_models import tag_of, unzipped, zip_of
 from tests.support.outside_host import OutsideHost
 from tests.support.stack import HTTPS_URL, Deployment
@@ -150,6 +150,41 @@ def test_a_failed_task_keeps_its_exit_code_and_log(client: InferenceClient, tmp_
 
     assert client.status(uid).exit_code == 3
     assert "the weights are broken" in client.logs(uid)
+
+
+RESTORE = """\
+docker compose stop private-api
+docker compose run --rm -T private-api python -m private_api.admin restore - --replace < before.tar
+docker compose up --detach --wait
+"""
+"""As documentation/how_to/back_up_and_upgrade.md has it."""
+
+
+@pytest.mark.timeout(600)
+def test_a_backup_made_while_running_is_restored(stack: Deployment, client: InferenceClient, tmp_path: Path) -> None:
+    before = client.submit("pass-through", input_of(tmp_path, "before", file="before"))
+    client.wait(before, RUN_SECONDS)
+
+    stack.make("backup", "FILE=before.tar")
+    after = client.submit("pass-through", input_of(tmp_path, "after", file="after"))
+    client.wait(after, RUN_SECONDS)
+    stack.shell(RESTORE)
+
+    client.download(before, tmp_path / "out.zip")
+    assert unzipped(tmp_path / "out.zip") == {"file": b"before"}
+    with pytest.raises(TaskNotFound):
+        client.state(after)
+    assert (stack.folder / "before.tar").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.timeout(600)
+def test_a_broker_that_is_emptied_loses_no_task(stack: Deployment, client: InferenceClient, tmp_path: Path) -> None:
+    uids = [client.submit("takes-its-time", input_of(tmp_path, f"in-{n}", seconds="3")) for n in range(9)]
+
+    stack.make("reset-queue")
+
+    for uid in uids:
+        client.wait(uid, RUN_SECONDS)
 
 
 @pytest.mark.slow

@@ -33,7 +33,8 @@ print(json.dumps(answers))
 class OutsideHost:
     """It reaches this machine at ``address``, and sends all other traffic through it."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self) -> None:
+        number = next(number for number in range(1, 255) if not Path(f"/sys/class/net/out{number}").exists())
         self._name = f"outside-{secrets.token_hex(3)}"
         self._cable = f"out{number}"
         self.address = f"198.18.{number}.1"
@@ -72,7 +73,7 @@ def outside_host() -> Iterator[OutsideHost]:
     """One such host for the test."""
     if os.geteuid() != 0 or not Path("/proc/self/ns/net").exists():
         missing("a network namespace takes root")
-    host = OutsideHost(os.getpid() % 250)
+    host = OutsideHost()
     try:
         host.plug_in()
     except RuntimeError as error:

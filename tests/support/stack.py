@@ -63,8 +63,8 @@ class Deployment:
             A command failed; the message holds the end of what was printed.
         """
         blocks = [match["commands"] for match in _BLOCK.finditer(page.read_text(encoding="utf-8"))]
-        script = "set -euo pipefail\n" + "".join(f"{block}\necho '{_MARK}'\n" for block in blocks)
-        output = self._call(["bash", "-c", script], _PAGE_SECONDS)
+        script = "".join(f"{block}\necho '{_MARK}'\n" for block in blocks)
+        output = self._call(["bash", "-euo", "pipefail", "-c", script], _PAGE_SECONDS)
         printed = output.split(f"{_MARK}\n")
         self.blocks += [Block(commands, text) for commands, text in zip(blocks, printed, strict=False)]
 
@@ -81,6 +81,10 @@ class Deployment:
     def compose(self, *arguments: str) -> str:
         """Run docker compose; what it printed."""
         return self._call(["docker", "compose", *arguments], _MAKE_SECONDS)
+
+    def shell(self, script: str) -> str:
+        """Run lines of a shell, as a page has them; what they printed."""
+        return self._call(["bash", "-euo", "pipefail", "-c", script], _MAKE_SECONDS)
 
     def containers(self, service: str) -> list[str]:
         """Ids of the service's running containers."""
