@@ -11,7 +11,6 @@ pytest_plugins = [
     "tests.support.hostile_models",
     "tests.support.model_folders",
     "tests.support.traefik",
-    "tests.support.stack",
     "tests.support.outside_host",
     "tests.support.swarm",
 ]

@@ -1,24 +1,16 @@
 """A deployment made by following documentation/how_to/deploy.md to the letter, in a fresh copy of the repository."""
 
 import io
-import os
 import re
-import secrets
-import socket
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import docker
-import pytest
-
 from inference_client import InferenceClient
 from tests.support.compose import ROOT
-from tests.support.requirements import missing
 
 PAGE = ROOT / "documentation" / "how_to" / "deploy.md"
 HTTPS_URL = "https://localhost"
@@ -129,36 +121,3 @@ def copy_of_the_repository(target: Path) -> None:
     packed.seek(0)
     with tarfile.open(fileobj=packed) as tar:
         tar.extractall(target, filter="tar")
-
-
-@pytest.fixture(scope="session")
-def deployment(docker_engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """The deployed stack: whoever changes its settings changes them back."""
-    _check_machine(docker_engine)
-    folder = tmp_path_factory.mktemp("deployment")
-    copy_of_the_repository(folder / "clone")
-    project = f"inference-test-{secrets.token_hex(3)}"
-    address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    environment = {
-        **os.environ,
-        "COMPOSE_PROJECT_NAME": project,
-        "DOCKER_SOCKET": address.removeprefix("unix://"),
-        "SCRATCH_DIR": str(folder / "scratch"),
-    }
-    made = Deployment(folder / "clone", environment)
-    try:
-        made.follow(PAGE)
-        yield made
-    finally:
-        made.close()
-
-
-def _check_machine(engine: docker.DockerClient) -> None:
-    if os.geteuid() != 0:
-        missing("the page is followed as root")
-    if not engine.ping():
-        missing("no Docker engine answers")
-    for port in (80, 443):
-        with closing(socket.socket()) as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                missing(f"port {port} is taken, and the page uses it")
