@@ -1,5 +1,7 @@
 """Fixtures for all tests; each family of real servers has a module of its own in tests/support."""
 
+import signal
+
 pytest_plugins = [
     "tests.support.rabbitmq",
     "tests.support.postgres",
@@ -14,3 +16,9 @@ pytest_plugins = [
     "tests.support.outside_host",
     "tests.support.swarm",
 ]
+
+
+def pytest_configure() -> None:
+    """A run in the background of a shell ignores Ctrl-C, and would hand that on to the processes that it tests."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
