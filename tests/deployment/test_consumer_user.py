@@ -11,11 +11,11 @@ import docker
 import pytest
 
 from tests.support.compose import COMPOSE_FILE, load
-from tests.support.docker_engine import RUN_INPUT_SCRIPT, MakeImage
+from tests.support.docker_engine import RUN_INPUT_SCRIPT, MakeImage, engine_socket
 from tests.support.requirements import missing
 
 RUN_SECONDS = 120
-SOCKET = Path("/var/run/docker.sock")
+SOCKET_INSIDE = "/var/run/docker.sock"
 CAPABILITIES: list[str] = load(COMPOSE_FILE)["services"]["job-consumer"]["cap_add"]
 
 ONE_RUN = r"""
@@ -105,8 +105,9 @@ def consume(
     tmp_path: Path,
 ) -> Consume:
     """Runs one untidy model of another user, from a consumer in a container such as the deployment's."""
-    if not SOCKET.is_socket() or os.geteuid() != 0:
-        missing("the engine's socket is not at its usual place, or this is not root")
+    socket = engine_socket()
+    if socket is None or os.geteuid() != 0:
+        missing("the engine is on another machine, or this is not root")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     image = make_image(*RUN_INPUT_SCRIPT, user="12345:12345")
@@ -121,7 +122,7 @@ def consume(
             "--network=none",
             "--cap-drop=ALL",
         ]
-        mounts = [f"--volume={SOCKET}:{SOCKET}", f"--volume={scratch}:{scratch}"]
+        mounts = [f"--volume={socket}:{SOCKET_INSIDE}", f"--volume={scratch}:{scratch}"]
         added = [f"--cap-add={name}" for name in capabilities]
         container = [service_image("job_consumer"), "python", "-c", ONE_RUN, json.dumps(given)]
         done = subprocess.run(
@@ -156,7 +157,10 @@ def test_root_that_could_not_clear_up_takes_the_archive_api_and_says_why(consume
 
 
 def test_a_user_of_the_sockets_group_takes_the_archive_api_and_says_why(consume: Consume) -> None:
-    done = consume(f"10001:{SOCKET.stat().st_gid}", [])
+    socket = engine_socket()
+    assert socket is not None
+
+    done = consume(f"10001:{socket.stat().st_gid}", [])
 
     assert "volumes_through_archive_api" in done.log
     assert "lacks the capabilities DAC_OVERRIDE and FOWNER," in done.log

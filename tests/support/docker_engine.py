@@ -155,14 +155,18 @@ def _remove_all(engine: docker.DockerClient, installation: str) -> None:
         engine.api.remove_volume(volume["Name"])
 
 
+def engine_socket() -> Path | None:
+    """Where the engine of the environment listens on this machine; None where it is asked over a network."""
+    address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    return Path(address.removeprefix("unix://")) if address.startswith("unix://") else None
+
+
 def running_engine() -> docker.DockerClient | None:
     """The engine of the environment, if one answers."""
-    address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    if address.startswith(
-        "unix://"
-    ):  # asked first: the SDK drops the socket of a refused connection without closing it
+    path = engine_socket()
+    if path is not None:  # asked first: the SDK drops the socket of a refused connection without closing it
         with socket.socket(socket.AF_UNIX) as probe:
-            if probe.connect_ex(address.removeprefix("unix://")) != 0:
+            if probe.connect_ex(str(path)) != 0:
                 return None
     engine = docker.from_env()
     try:
