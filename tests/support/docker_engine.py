@@ -228,6 +228,14 @@ class OwnEngine:
         except subprocess.TimeoutExpired:
             self._daemon.kill()
             self._daemon.wait(10)
+        self._unmount()
+
+    def _unmount(self) -> None:
+        """Take away the network namespaces that it leaves mounted: with them its folder could not be removed."""
+        places = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        for place in reversed(places):
+            if place.startswith(f"{self._folder}/"):
+                subprocess.run(["umount", "--lazy", place], check=True, timeout=30)
 
     def _answers(self) -> bool:
         if self._daemon.poll() is not None:
