@@ -23,7 +23,7 @@ from tests.support.requirements import missing
 SUITE = "bookworm"
 KEYRING = "usr/share/keyrings/debian-archive-keyring.gpg"
 PASSWORD = f"password-{uuid4().hex}"
-NOBODY = "http://127.0.0.1:9/debian-security"
+NOBODY = "http://127.0.0.1:9/security"
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,7 @@ def test_a_failed_bootstrap_says_what_it_said_and_how_to_name_a_mirror(image_eng
     recipe = DebianRecipe("inference-server-test/no-such:1", "bookworm", ("bash",), settings=())
 
     with pytest.raises(BaseImageError, match=r"(?s)mirror that this machine reaches with --mirror.*127\.0\.0\.1"):
-        ensure_debian_image(image_engine, recipe, mirrors=Mirrors("http://127.0.0.1:9/debian"))
+        ensure_debian_image(image_engine, recipe, mirrors=Mirrors("http://127.0.0.1:9/archive"))
 
 
 def test_the_python_image_has_pip_venv_and_certificates(

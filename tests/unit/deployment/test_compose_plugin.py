@@ -5,7 +5,7 @@ import pytest
 from deployment.compose_plugin import PluginUnavailable, is_recent, mirrors
 
 BOOKWORM = {"ID": "debian", "VERSION_CODENAME": "bookworm", "PRETTY_NAME": "Debian GNU/Linux 12 (bookworm)"}
-SITE = "http://mirror.hospital.example/debian/"
+SITE = "http://mirror.hospital.example/archive/"
 
 
 @pytest.mark.parametrize("answer", ["2.24.0", "v2.24.7", "2.26.1-4", "2.29.7-desktop.1\n", "3.0.0", "v10.1"])
@@ -23,7 +23,7 @@ def test_an_older_compose_or_another_answer_is_not(answer: str | None) -> None:
 def test_the_mirror_of_this_release_is_taken_once_and_nobody_elses() -> None:
     targets = "\n".join(
         (
-            "bookworm-security|http://mirror.hospital.example/debian-security/|main",
+            "bookworm-security|http://mirror.hospital.example/security/|main",
             "nodistro|https://vendor.example/node/|main",
             "bookworm|https://vendor.example/tool/|stable",
             f"bookworm|{SITE}|contrib",
@@ -36,9 +36,9 @@ def test_the_mirror_of_this_release_is_taken_once_and_nobody_elses() -> None:
 
 
 def test_a_mirror_may_be_named_by_the_suite_and_the_first_is_asked_first() -> None:
-    assert mirrors(BOOKWORM, f"stable|{SITE}|main\nbookworm|http://other.example/debian/|main\n") == [
+    assert mirrors(BOOKWORM, f"stable|{SITE}|main\nbookworm|http://other.example/archive/|main\n") == [
         SITE,
-        "http://other.example/debian/",
+        "http://other.example/archive/",
     ]
 
 
