@@ -235,7 +235,7 @@ class OwnEngine:
         places = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         for place in reversed(places):
             if place.startswith(f"{self._folder}/"):
-                subprocess.run(["umount", "--lazy", place], check=True, timeout=30)
+                subprocess.run(["umount", "--lazy", place], check=False, timeout=30)  # it may go by itself
 
     def _answers(self) -> bool:
         if self._daemon.poll() is not None:
