@@ -70,9 +70,10 @@ def make_offline(
         ]
         how = ServiceBuild(python.TAG, version(environment), git_revision(), wheels_for_python=python.PYTHON_VERSION)
         tags += _services(engine, environment, SERVICES, how, rebuild=rebuild)
+        base = offline_base(engine)
         for folder in example_folders().values():
             log.info("building %s", folder.name)
-            tags.append(build_image(engine, folder, offline_base(engine)))
+            tags.append(build_image(engine, folder, base))
         return tags
 
 

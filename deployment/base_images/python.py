@@ -1,8 +1,7 @@
 """The Python base image, for machines without a registry: Debian's Python with venv and pip."""
 
-import docker
+from functools import partial
 
-from deployment.base_images import DEFAULT_MIRRORS, Mirrors
 from deployment.base_images.debian_tree import DebianRecipe, ensure_debian_image
 
 SUITE = "bookworm"
@@ -18,13 +17,5 @@ RECIPE = DebianRecipe(
     links=(("/usr/local/bin/python", "/usr/bin/python3"),),
 )
 
-
-def ensure(engine: docker.DockerClient, *, rebuild: bool = False, mirrors: Mirrors = DEFAULT_MIRRORS) -> str:
-    """The tag, once the engine has the image; see :func:`deployment.base_images.debian_tree.ensure_debian_image`.
-
-    Raises
-    ------
-    BaseImageError
-        Not root, debootstrap or the updates failed, or the engine refused the import.
-    """
-    return ensure_debian_image(engine, RECIPE, rebuild=rebuild, mirrors=mirrors)
+ensure = partial(ensure_debian_image, recipe=RECIPE)
+"""The tag, once the engine has the image: ``ensure(engine, rebuild=…, mirrors=…)``."""

@@ -1,10 +1,8 @@
 """The RabbitMQ image for machines without a registry, in place of ``rabbitmq:4-management``."""
 
+from functools import partial
 from pathlib import Path
 
-import docker
-
-from deployment.base_images import DEFAULT_MIRRORS, Mirrors
 from deployment.base_images.debian_tree import (
     NEEDED_BY_INSTALLATION_ALONE,
     WITHOUT_SETUID,
@@ -66,13 +64,5 @@ RECIPE = DebianRecipe(
     ),
 )  # fmt: skip
 
-
-def ensure(engine: docker.DockerClient, *, rebuild: bool = False, mirrors: Mirrors = DEFAULT_MIRRORS) -> str:
-    """The tag, once the engine has the image; see :func:`deployment.base_images.debian_tree.ensure_debian_image`.
-
-    Raises
-    ------
-    BaseImageError
-        Not root, debootstrap or the updates failed, or the engine refused the import.
-    """
-    return ensure_debian_image(engine, RECIPE, rebuild=rebuild, mirrors=mirrors)
+ensure = partial(ensure_debian_image, recipe=RECIPE)
+"""The tag, once the engine has the image: ``ensure(engine, rebuild=…, mirrors=…)``."""
