@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from contracts.model_file import ModelFile
 from contracts.models import ModelView, RequestedLimits
 from contracts.task_state import TaskState
 from contracts.tasks import TaskStatus
+from inference_client.crowding import outlasting_crowds
 from inference_client.downloading import download_output
 from inference_client.model_calls import ModelCalls, Mountpoints, Registration
 from inference_client.model_folder import made_content, of_folder
@@ -20,6 +21,8 @@ from inference_client.task_calls import TaskCalls
 from inference_client.transport import Transport
 from inference_client.uploading import OnProgress
 from inference_client.waiting import OnStatus, OnTrouble, wait_for_end
+
+T = TypeVar("T")
 
 _DEFAULT_WAIT = timedelta(days=1)
 
@@ -36,8 +39,9 @@ class RunResult:
 class InferenceClient:
     """A connection to one inference server; use it in a ``with`` statement, or call :meth:`close`.
 
-    Durations are ``timedelta`` or seconds. Calls that only read may be repeated freely; :meth:`submit` and
-    :meth:`add_model` are never repeated by the client itself.
+    Durations are ``timedelta`` or seconds. Calls that only read may be repeated freely. Of itself the client repeats
+    any call that is refused with 429, which nobody has begun to execute; :meth:`submit` and :meth:`add_model` it
+    repeats in no other case.
 
     Parameters
     ----------
@@ -46,7 +50,8 @@ class InferenceClient:
     ca
         A bundle of CA certificates (PEM) for servers whose authority the system does not know.
     timeout
-        How long the server may be silent, in any call; waits that are longer by their nature have their own.
+        How long the server may be silent, in any call; waits that are longer by their nature have their own. Also how
+        long a call outlasts refusals for too many requests (429).
     token
         Sent as a bearer token, for servers behind a gate that asks for one.
 
@@ -84,7 +89,7 @@ class InferenceClient:
 
     def list_models(self) -> list[ModelView]:
         """All registered models."""
-        return self._models.all()
+        return self._patiently(self._models.all)
 
     def get_model(self, human_readable_id: str) -> ModelView:
         """One model.
@@ -94,7 +99,7 @@ class InferenceClient:
         RequestRefused
             404, code ``unknown_model``.
         """
-        return self._models.get(human_readable_id)
+        return self._patiently(lambda: self._models.get(human_readable_id))
 
     def add_model(
         self,
@@ -132,7 +137,7 @@ class InferenceClient:
 
     def register(self, registration: Registration, on_progress: OnProgress | None = None) -> ModelView:
         """Register a model that is described by one object; raises what :meth:`add_model` raises."""
-        return self._models.add(registration, on_progress)
+        return self._patiently(lambda: self._models.add(registration, on_progress))
 
     def add_model_folder(self, folder: Path, on_progress: OnProgress | None = None) -> ModelView:
         """Register a folder that has a ``model.toml``; its content script, where it has one, makes the model zip.
@@ -158,12 +163,12 @@ class InferenceClient:
         RequestRefused
             404 unknown; 409 while live tasks need it.
         """
-        self._models.remove(human_readable_id)
+        self._patiently(lambda: self._models.remove(human_readable_id))
 
     def submit(self, model: str, zip_path: Path, on_progress: OnProgress | None = None) -> str:
         """Post a zip as a task of a model; the task's uid. Whoever holds the uid may read the result.
 
-        The file is streamed from disk. The post is never repeated.
+        The file is streamed from disk. The post is repeated after a 429 and in no other case.
 
         Raises
         ------
@@ -174,7 +179,7 @@ class InferenceClient:
         RequestRefused
             404 unknown model, 413 too large, 415 not a zip, 422 a hostile one, 503 or 507 not storable now.
         """
-        return self._tasks.submit(model, zip_path, on_progress)
+        return self._patiently(lambda: self._tasks.submit(model, zip_path, on_progress))
 
     def status(self, uid: str) -> TaskStatus:
         """State, position in the queue, attempts, timings, error.
@@ -184,7 +189,7 @@ class InferenceClient:
         TaskNotFound
             Never existed here, or was deleted.
         """
-        return self._tasks.status(uid)
+        return self._patiently(lambda: self._tasks.status(uid))
 
     def state(self, uid: str) -> TaskState:
         """The state alone."""
@@ -240,12 +245,12 @@ class InferenceClient:
         OSError
             The file cannot be written.
         """
-        announced = self._tasks.status(uid).output
+        announced = self.status(uid).output
         download_output(self._tasks, uid, destination, announced, on_progress, as_timedelta(patience))
 
     def logs(self, uid: str) -> str:
         """The end of what the model wrote to stdout and stderr."""
-        return self._tasks.logs(uid)
+        return self._patiently(lambda: self._tasks.logs(uid))
 
     def cancel(self, uid: str) -> None:
         """Call the task off and keep its record.
@@ -257,7 +262,7 @@ class InferenceClient:
         TaskNotFound
             Never existed here, or was deleted.
         """
-        self._tasks.cancel(uid)
+        self._patiently(lambda: self._tasks.cancel(uid))
 
     def delete(self, uid: str) -> None:
         """Remove the task, with its files; a live one is called off first.
@@ -267,7 +272,7 @@ class InferenceClient:
         TaskNotFound
             Never existed here, or was deleted already.
         """
-        self._tasks.delete(uid)
+        self._patiently(lambda: self._tasks.delete(uid))
 
     def run(
         self,
@@ -294,3 +299,6 @@ class InferenceClient:
         status = self.wait(uid, timeout, on_status)
         self.download(uid, output)
         return RunResult(uid=uid, status=status, output=output)
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        return outlasting_crowds(call, self._transport.timeout)
