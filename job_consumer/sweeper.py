@@ -58,8 +58,11 @@ class Sweeper:
         stale = set(self._registry.stale_attempts(here))
         for attempt in here:
             if attempt in stale:
-                log.info("leftover_removed", task_id=attempt.task_id, attempt=attempt.attempt, of=attempt.consumer)
-                self._runner.remove_leftover(attempt)
+                self._remove(attempt)
+
+    def _remove(self, attempt: AttemptRef) -> None:
+        if self._runner.remove_leftover(attempt):
+            log.info("leftover_removed", task_id=attempt.task_id, attempt=attempt.attempt, of=attempt.consumer)
 
     def _forget_models(self) -> None:
         self._runner.forget_models(self._registry.model_content_hashes())

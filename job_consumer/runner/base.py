@@ -96,8 +96,8 @@ class Runner(Protocol):
     def leftovers(self) -> list[AttemptRef]:
         """The attempts, of any consumer of this platform, that left something on this host or still run on it."""
 
-    def remove_leftover(self, attempt: AttemptRef) -> None:
-        """Kill and remove all that belongs to the attempt. Never raises."""
+    def remove_leftover(self, attempt: AttemptRef) -> bool:
+        """Kill and remove all that belongs to the attempt; whether all is gone. Never raises, what stays is logged."""
 
     def forget_models(self, known_sha256: frozenset[str]) -> None:
         """Remove the kept content of models that no longer exist and that nothing uses. Never raises."""

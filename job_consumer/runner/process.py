@@ -212,17 +212,20 @@ class ProcessRunner:
         except OSError as error:
             raise RunnerError(f"The scratch folder cannot be read: {error}") from error
 
-    def remove_leftover(self, attempt: AttemptRef) -> None:
-        """Kill what still runs of the attempt, which its environment names, and remove its folders."""
+    def remove_leftover(self, attempt: AttemptRef) -> bool:
+        """Kill what runs of the attempt, which its environment names, and remove its folders; whether all is gone."""
         try:
             folders = [folder for found, folder in self._scratch.runs() if found == attempt]
         except OSError as error:
             log.warning("leftover_not_removed", task=attempt.task_id, attempt=attempt.attempt, why=str(error))
-            return
+            return False
+        gone = True
         for folder in folders:
             if not kill_marked(RUN_MARKER, str(folder.path), _KILL_LEFTOVER_WITHIN):
                 log.warning("leftover_still_runs", task=attempt.task_id, attempt=attempt.attempt)
-            folder.remove()
+                gone = False
+            gone &= folder.remove()
+        return gone
 
     def forget_models(self, known_sha256: frozenset[str]) -> None:
         """Remove content that is unknown and that no run uses. Never raises."""

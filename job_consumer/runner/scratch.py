@@ -109,14 +109,14 @@ def _attempt_of(name: str) -> AttemptRef | None:
 def remove_tree(path: Path) -> bool:
     """Remove a folder that a hostile program may have filled; whether it is gone. Never raises.
 
-    A program may leave folders without permissions, or nested deeper than Python recurses: then coreutils do it.
+    A program may leave folders without permissions, or nested deeper than Python recurses, and another consumer may
+    remove the same ones at the same time: then coreutils do it.
     """
     try:
         shutil.rmtree(path)
-    except FileNotFoundError:
-        pass
     except (OSError, RecursionError):
-        _remove_stubborn(path)
+        if path.exists():
+            _remove_stubborn(path)
     if path.exists():
         log.warning("scratch_not_removed", path=str(path))
         return False

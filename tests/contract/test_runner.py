@@ -353,7 +353,7 @@ def test_what_a_killed_consumer_left_is_found_by_another_and_removed(bench: Benc
 
     left = AttemptRef(task_id=1, attempt=7, consumer="the dead one")
     assert bench.runner.leftovers() == [left]
-    bench.runner.remove_leftover(left)
+    assert bench.runner.remove_leftover(left)
 
     assert bench.runner.leftovers() == []
     assert eventually(lambda: _marked_processes(scratch) == [])

@@ -110,8 +110,9 @@ class FakeRunner:
     def leftovers(self) -> list[AttemptRef]:
         return []
 
-    def remove_leftover(self, attempt: AttemptRef) -> None:
+    def remove_leftover(self, attempt: AttemptRef) -> bool:  # noqa: ARG002
         """Nothing is ever left over."""
+        return True
 
     def forget_models(self, known_sha256: frozenset[str]) -> None:
         self.models &= known_sha256

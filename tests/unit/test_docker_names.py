@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from contracts.tasks import AttemptRef
 from job_consumer.runner.docker.folders import AttemptFolders, remove_folder
 from job_consumer.runner.docker.labels import Kind, attempt_labels, attempt_of, model_name, unique_name
+from job_consumer.runner.scratch import remove_tree
 
 ATTEMPTS = st.builds(
     AttemptRef,
@@ -87,10 +90,24 @@ def test_a_folder_nested_deeper_than_python_recurses_is_removed(tmp_path: Path) 
         os.close(outer)
     os.close(innermost)
 
-    remove_folder(deep)
+    assert remove_folder(deep)
 
     assert not deep.exists()
 
 
 def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
-    remove_folder(tmp_path / "never-made")
+    assert remove_folder(tmp_path / "never-made")
+
+
+@pytest.mark.parametrize("remove", [remove_folder, remove_tree])
+def test_what_several_remove_at_once_is_gone_for_each_of_them(remove: Callable[[Path], bool], tmp_path: Path) -> None:
+    crowded = tmp_path / "crowded"
+    for number in range(2000):
+        (crowded / str(number % 50)).mkdir(parents=True, exist_ok=True)
+        (crowded / str(number % 50) / str(number)).touch()
+
+    with ThreadPoolExecutor(4) as consumers:
+        answers = list(consumers.map(remove, [crowded] * 4))
+
+    assert answers == [True] * 4
+    assert not crowded.exists()

@@ -39,17 +39,19 @@ class Debris:
         in_folders = [attempt for attempt, _ in self._found_folders()]
         return list(dict.fromkeys(attempt for attempt in (*labelled, *in_folders) if attempt is not None))
 
-    def remove(self, attempt: AttemptRef) -> None:
-        """Kill and remove all of one attempt; never raises, what stays is logged and found again."""
+    def remove(self, attempt: AttemptRef) -> bool:
+        """Kill and remove all of one attempt; whether all is gone. Never raises, what stays is found again."""
         try:
-            self._remove_from_engine(attempt)
+            gone = self._remove_from_engine(attempt)
         except RunnerError as error:
             log.warning("leftover_not_removed", task_id=attempt.task_id, attempt=attempt.attempt, error=str(error))
+            gone = False
         for owner, folder in self._found_folders():
             if owner == attempt:
-                remove_folder(folder)
+                gone &= remove_folder(folder)
+        return gone
 
-    def _remove_from_engine(self, attempt: AttemptRef) -> None:
+    def _remove_from_engine(self, attempt: AttemptRef) -> bool:
         its = label_filter(
             {
                 INSTALLATION: self._installation,
@@ -60,20 +62,21 @@ class Debris:
         )
         with engine_errors("list what an attempt left"):
             containers = self._engine.api.containers(all=True, filters=its)
-        for container in containers:
-            remove_container(self._engine, container["Id"])
+        gone = [remove_container(self._engine, container["Id"]) for container in containers]
         with engine_errors("list what an attempt left"):
             volumes = self._engine.api.volumes(filters=its)["Volumes"] or []
-        for volume in volumes:
-            self._remove_volume(volume["Name"])
+        gone += [self._remove_volume(volume["Name"]) for volume in volumes]
+        return all(gone)
 
-    def _remove_volume(self, name: str) -> None:
+    def _remove_volume(self, name: str) -> bool:
         try:
             self._engine.api.remove_volume(name)
         except NotFound:
-            return
+            return True
         except ENGINE_ERRORS as error:
             log.warning("volume_not_removed", volume=name, error=explanation(error))
+            return False
+        return True
 
     def _found_folders(self) -> list[tuple[AttemptRef, Path]]:
         try:

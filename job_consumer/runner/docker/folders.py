@@ -1,5 +1,6 @@
 """Folders of attempts on this host: named so that a later process knows whose they are, removed whatever is inside."""
 
+import os
 import secrets
 import shutil
 import subprocess
@@ -68,17 +69,25 @@ def _attempt_of(name: str) -> AttemptRef | None:
     return AttemptRef(task_id=int(parts[0]), attempt=int(parts[1]), consumer=unquote(parts[3]))
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a folder with all that is in it; never raises, what stays is logged.
+def remove_folder(folder: Path) -> bool:
+    """Remove a folder with all that is in it; whether it is gone. Never raises, what stays is logged.
 
-    ``rm`` helps where Python gives up: a model may nest folders deeper than recursion and path names go.
+    ``rm`` helps where Python gives up: a model may nest folders deeper than recursion and path names go, and another
+    consumer may remove the same folder at the same time.
     """
     try:
         shutil.rmtree(folder)
-    except FileNotFoundError:
-        return
-    except (OSError, RecursionError):
-        try:
-            subprocess.run(["rm", "-rf", "--", str(folder)], check=True, timeout=_REMOVE_SECONDS, capture_output=True)
-        except (OSError, subprocess.SubprocessError) as error:
-            log.warning("folder_not_removed", folder=str(folder), error=str(error))
+    except (OSError, RecursionError) as error:
+        return not os.path.lexists(folder) or _remove_stubborn(folder, error)
+    return True
+
+
+def _remove_stubborn(folder: Path, why: Exception) -> bool:
+    try:
+        subprocess.run(["rm", "-rf", "--", str(folder)], check=True, timeout=_REMOVE_SECONDS, capture_output=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        why = error
+    if os.path.lexists(folder):
+        log.warning("folder_not_removed", folder=str(folder), error=str(why))
+        return False
+    return True

@@ -156,11 +156,16 @@ class DockerRun:
         return tail[-LOG_TAIL_BYTES:].decode("utf-8", "replace")
 
 
-def remove_container(engine: Engine, container: str) -> None:
-    """Kill and remove a container with its anonymous volumes (named ones stay); never raises, what stays is logged."""
+def remove_container(engine: Engine, container: str) -> bool:
+    """Kill and remove a container with its anonymous volumes (named ones stay); whether it is gone.
+
+    Never raises, what stays is logged.
+    """
     try:
         engine.api.remove_container(container, force=True, v=True)
     except NotFound:
-        return
+        return True
     except (*ENGINE_ERRORS, RunnerError) as error:
         log.warning("container_not_removed", container=container, error=explanation(error))
+        return False
+    return True

@@ -117,9 +117,9 @@ class DockerRunner:
         """The attempts that containers, volumes or folders here belong to."""
         return self._debris.attempts()
 
-    def remove_leftover(self, attempt: AttemptRef) -> None:
-        """Kill and remove all that belongs to the attempt."""
-        self._debris.remove(attempt)
+    def remove_leftover(self, attempt: AttemptRef) -> bool:
+        """Kill and remove all that belongs to the attempt; whether all is gone."""
+        return self._debris.remove(attempt)
 
     def forget_models(self, known_sha256: frozenset[str]) -> None:
         """Remove the model volumes of unknown or incomplete content that no container uses."""

@@ -207,7 +207,7 @@ def test_the_sweeper_sweeps_at_its_start_and_stops_when_told(
 
     eventually(lambda: runner.leftovers() == [])
     stop.set()
-    sweeping.join(5)
+    sweeping.join(60)
 
     assert not sweeping.is_alive()
 
@@ -219,7 +219,7 @@ def test_a_sweep_survives_an_engine_that_is_away(
 
     Sweeper(runner, KnownAttempts(), NEVER).sweep()
 
-    runner.remove_leftover(DEAD)
+    assert not runner.remove_leftover(DEAD), "told only where all is gone"
 
 
 @pytest.mark.parametrize("mode", ["shared", "archive"])
