@@ -1,0 +1,1 @@
+"""The wire formats that clients speak, one file each."""

@@ -1,0 +1,160 @@
+"""What is served: the configuration file of endpoints, as users of the microservice gateway write it.
+
+    {"SERVER_NAME": "...", "DEFAULT_SERVER": "...", "NO_STARTUP_WAIT": false,
+     "CONFIG_ENDPOINTS": {"name": {"NR_WORKERS": 2, "HOST": "127.0.0.1", "DESCRIPTION": "...", ...}}}
+
+``_READ`` lists the keys that the gateway itself reads; the rest, and these too, is the endpoint's own configuration.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from contracts.errors import InvalidRequest
+from contracts.inference import ENDPOINT_NAME_PATTERN, MODELHOST_POOL
+
+EngineName = Literal["python", "onnx", "echo"]
+
+NO_HOST = "NO_HOST"
+"""The HOST of a support process: a script beside the endpoints that nobody can call."""
+_LOCAL_HOSTS = {"", "127.0.0.1", "localhost", "::1", "0.0.0.0"}  # noqa: S104 - compared, not bound
+
+
+class EndpointConfig(BaseModel):
+    """One endpoint, or one support process."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    name: str = Field(pattern=ENDPOINT_NAME_PATTERN)
+    workers: int = Field(default=1, ge=0, le=256, alias="NR_WORKERS", description="Worker processes on this machine.")
+    host: str = Field(default="127.0.0.1", alias="HOST", description="Another host: its workers dial in by themselves.")
+    description: str = Field(default="", alias="DESCRIPTION")
+    is_disabled: bool = Field(default=False, alias="DISABLED")
+    server_class: str | None = Field(
+        default=None, alias="SERVER_CLASS", description="The endpoint whose module is used instead of one of this name."
+    )
+    engine: EngineName = Field(default="python", alias="ENGINE")
+    module: str | None = Field(
+        default=None,
+        alias="MODULE",
+        description="Path of the Python file with the endpoint's class, from the file's folder.",
+    )
+    content: str | None = Field(
+        default=None, alias="CONTENT", description="File that the first generation is made of, from the file's folder."
+    )
+    needs_content: bool = Field(
+        default=False, alias="NEEDS_CONTENT", description="Whether it cannot serve before a file was installed."
+    )
+    batch_size: int = Field(
+        default=1, ge=1, le=1024, alias="BATCH_SIZE", description="The most calls predicted together."
+    )
+    batch_delay_ms: float = Field(
+        default=2.0, ge=0, le=60_000, alias="BATCH_DELAY_MS", description="How long a call waits for others to join it."
+    )
+    queue_limit: int | None = Field(
+        default=None, ge=1, alias="QUEUE_LIMIT", description="Calls that may wait; above it 429."
+    )
+    deadline_seconds: float | None = Field(
+        default=None, gt=0, le=86_400, alias="DEADLINE_SECONDS", description="Time in which a call must be answered."
+    )
+    retries_begun: bool = Field(
+        default=False,
+        alias="RETRY_BEGUN",
+        description="Whether a call whose worker died is given to another although it had begun: it has no effects.",
+    )
+    config: Mapping[str, Any] = Field(default={}, description="The entry as it stands in the file.")
+
+    @property
+    def is_support(self) -> bool:
+        """Whether it is a support process."""
+        return self.host == NO_HOST
+
+    @property
+    def local_workers(self) -> int:
+        """Worker processes that the supervisor of this gateway keeps alive."""
+        return self.workers if self.host in _LOCAL_HOSTS and not self.is_disabled else 0
+
+    @property
+    def pool(self) -> str:
+        """The workers that serve it: its own, or for an uploaded ONNX model the model hosts."""
+        return MODELHOST_POOL if self.engine == "onnx" else self.name
+
+
+class GatewayFile(BaseModel):
+    """The whole file."""
+
+    server_name: str = "InferenceServer"
+    default_server: str | None = None
+    waits_at_startup: bool = True
+    endpoints: tuple[EndpointConfig, ...] = ()
+    folder: Path = Path()
+    """Where relative paths in it begin."""
+
+
+_READ = {field.alias: name for name, field in EndpointConfig.model_fields.items() if field.alias}
+
+
+def endpoint_config(name: str, entry: Mapping[str, Any]) -> EndpointConfig:
+    """One entry of CONFIG_ENDPOINTS.
+
+    Raises
+    ------
+    InvalidRequest
+        A key that the gateway reads is wrong; the message names it.
+    """
+    if not isinstance(entry, Mapping):
+        raise InvalidRequest(f"CONFIG_ENDPOINTS.{name} must be an object.")
+    read = {key: value for key, value in entry.items() if key in _READ and value is not None}
+    try:
+        return EndpointConfig.model_validate({"name": name, "config": dict(entry), **read})
+    except ValidationError as error:
+        mistakes = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise InvalidRequest(f"CONFIG_ENDPOINTS.{name}: {mistakes}") from error
+
+
+def gateway_file(data: Mapping[str, Any], folder: Path) -> GatewayFile:
+    """The file's content, whose relative paths begin in ``folder``.
+
+    Raises
+    ------
+    InvalidRequest
+        It is not what the module's docstring shows; the message names the key.
+    """
+    entries = data.get("CONFIG_ENDPOINTS", {})
+    if not isinstance(entries, Mapping):
+        raise InvalidRequest("CONFIG_ENDPOINTS must be an object: endpoint names and their settings.")
+    return GatewayFile(
+        server_name=str(data.get("SERVER_NAME") or GatewayFile.model_fields["server_name"].default),
+        default_server=data.get("DEFAULT_SERVER"),
+        waits_at_startup=not data.get("NO_STARTUP_WAIT", False),
+        endpoints=tuple(endpoint_config(name, entry) for name, entry in entries.items()),
+        folder=folder,
+    )
+
+
+def read_gateway_file(path: Path) -> GatewayFile:
+    """Read it.
+
+    Raises
+    ------
+    InvalidRequest
+        It is not there, is not JSON, or a key is wrong.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror}.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{path} is not JSON: {error}.") from error
+    if not isinstance(data, dict):
+        raise InvalidRequest(f"{path} must hold an object with CONFIG_ENDPOINTS.")
+    return gateway_file(data, path.resolve().parent)
+
+
+def class_name(endpoint: str, suffix: str) -> str:
+    """The class in an endpoint's module: ``dummy_model_demo1`` and ``Worker`` make ``DummyModelDemo1Worker``."""
+    return "".join(part[:1].upper() + part[1:] for part in re.split(r"[_\W]+", endpoint) if part) + suffix
