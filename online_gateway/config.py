@@ -37,7 +37,7 @@ class OnlineGatewaySettings(Settings):
     max_call_bytes: int = Field(default=32 * 2**20, gt=0, le=200 * 2**20, description="Largest body of one call.")
     max_model_bytes: int = Field(default=4 * 2**30, gt=0, description="Largest uploaded model.")
     queue_limit: int = Field(default=1024, ge=1, description="Calls of one endpoint that may wait; above it 429.")
-    deadline_seconds: float = Field(
+    call_deadline_seconds: float = Field(
         default=30,
         gt=0,
         le=LONGEST_SECONDS,
@@ -52,7 +52,7 @@ class OnlineGatewaySettings(Settings):
         le=LONGEST_SECONDS,
         description="A worker that says nothing for so long is given up and replaced.",
     )
-    drain_seconds: float = Field(
+    call_drain_seconds: float = Field(
         default=10, ge=0, le=LONGEST_SECONDS, description="Calls in flight may end within so long when it is stopped."
     )
     leave_seconds: float = Field(

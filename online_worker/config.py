@@ -20,10 +20,10 @@ class OnlineWorkerSettings(Settings):
     modules_dir: Path | None = Field(
         default=None, description="Where endpoint modules lie on this host, if not where they lie on the gateway's."
     )
-    scratch_dir: Path | None = Field(
+    contents_dir: Path | None = Field(
         default=None, description="Folder for the files of generations; by default a temporary one."
     )
-    provider: str = Field(
+    onnx_provider: str = Field(
         default="auto",
         pattern="^(auto|cpu|cuda)$",
         description="What ONNX models run on; auto: CUDA where there is a card.",
@@ -35,7 +35,7 @@ class OnlineWorkerSettings(Settings):
         le=LONGEST_SECONDS,
         description="It ends after so long without any gateway; 0: it tries for ever.",
     )
-    drain_seconds: float = Field(
+    call_drain_seconds: float = Field(
         default=10,
         ge=0,
         le=LONGEST_SECONDS,
