@@ -93,6 +93,12 @@ class GatewayFile(BaseModel):
     endpoints: tuple[EndpointConfig, ...] = ()
     folder: Path = Path()
     """Where relative paths in it begin."""
+    modules: Path | None = None
+    """Folder of the endpoints' modules and of the support processes' scripts, where a program names one."""
+    class_suffix: str = "Worker"
+    """What follows an endpoint's name in the name of its class."""
+    run_path: str = "/run"
+    """Where the microservice gateway's calls arrive."""
 
 
 _READ = {field.alias: name for name, field in EndpointConfig.model_fields.items() if field.alias}
