@@ -15,6 +15,7 @@
     │   ├── ClaimRefused          another consumer has the task, or it is over
     │   └── StaleAttempt          a write by an attempt that is no longer the current one
     ├── Unauthorized
+    ├── Forbidden
     └── Unavailable               try again later; nothing was lost
         ├── StorageFull
         └── OutcomeUnknown        the answer was lost after the request had gone through whole
@@ -126,6 +127,12 @@ class Unauthorized(PlatformError):
     code = "unauthorized"
 
 
+class Forbidden(PlatformError):
+    """Nobody may do this here, or not from there."""
+
+    code = "forbidden"
+
+
 class Unavailable(PlatformError):
     """A dependency is away; the same request may succeed later and nothing was lost."""
 
@@ -167,6 +174,7 @@ _BY_CODE: dict[str, type[PlatformError]] = {
         ClaimRefused,
         StaleAttempt,
         Unauthorized,
+        Forbidden,
         Unavailable,
         StorageFull,
         OutcomeUnknown,

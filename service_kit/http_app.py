@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from contracts.errors import (
     Conflict,
     ErrorBody,
+    Forbidden,
     HostileArchive,
     InvalidRequest,
     NotAnArchive,
@@ -41,6 +42,7 @@ HTTP_STATUS: Mapping[type[PlatformError], int] = {
     NotFound: 404,
     Conflict: 409,
     Unauthorized: 401,
+    Forbidden: 403,
     Unavailable: 503,
     StorageFull: 507,
     PlatformError: 500,

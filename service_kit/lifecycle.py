@@ -9,6 +9,7 @@ One leaves in three phases, none of them longer than it was told:
 """
 
 import asyncio
+import ipaddress
 import math
 import socket
 import time
@@ -25,6 +26,14 @@ log = get_logger(__name__)
 
 HTTP_GRACE = timedelta(seconds=10)
 """How long requests in flight may take to end after a stop signal."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -7,12 +7,32 @@ several times what a call does; so does a task that watches whether the client i
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from fastapi import APIRouter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from online_gateway.access import Access
+from online_gateway.control import Control
+from online_gateway.dataplane import DataPlane
+
 JSON = b"application/json"
+
+
+@dataclass(frozen=True)
+class DialectServices:
+    """What a dialect is made with; each exports ``dialect(services: DialectServices) -> Dialect``."""
+
+    dataplane: DataPlane
+    control: Control
+    access: Access
+    max_call_bytes: int
+    """Largest body of one call."""
+    max_model_bytes: int
+    """Largest uploaded model."""
+    vector_endpoint: str
+    """The endpoint behind the routes of the vector service."""
 
 
 class Reply(NamedTuple):
