@@ -1,4 +1,4 @@
-# The image of one service; `python -m deployment.images build` makes all three, and `offline` does it without a registry.
+# The image of one service; `python -m deployment.images build` makes all of them, and `offline` does it without a registry.
 # The classic builder is enough. What a site's own network needs is said in arguments of the first stage, and stays in it.
 ARG PYTHON_IMAGE=python:3.12-slim
 ARG SERVICE=public_api
@@ -72,6 +72,21 @@ LABEL org.opencontainers.image.description="Takes tasks from the queue and runs 
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-m", "job_consumer.alive"]
 CMD ["python", "-m", "job_consumer"]
+
+
+FROM service AS online_gateway
+LABEL org.opencontainers.image.description="Answers at once, with models that workers hold in memory"
+ENV HOST=0.0.0.0 PORT=5002 WORKER_HOST=0.0.0.0 WORKER_PORT=5010 DATA_DIR=/data
+EXPOSE 5002 5010
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-m", "service_kit.healthcheck", "http://127.0.0.1:5002/health/live"]
+CMD ["python", "-m", "online_gateway"]
+
+
+# No health check: its gateway hears from it every second, and it ends when a call never comes back.
+FROM service AS online_worker
+LABEL org.opencontainers.image.description="Holds models in memory for an online gateway"
+CMD ["python", "-m", "online_worker"]
 
 
 FROM ${SERVICE}

@@ -15,8 +15,14 @@ from deployment.environment import deployment_environment
 from deployment.variables import DEPLOYED_DEFAULTS
 
 SERVICE_USER = 10001
-"""Of public_api and private_api in their images."""
-FOLDERS: Mapping[str, int | None] = {"files": SERVICE_USER, "database": None, "queue": None, "acme": None}
+"""Of our services in their images, except the consumers."""
+FOLDERS: Mapping[str, int | None] = {
+    "files": SERVICE_USER,
+    "online": SERVICE_USER,
+    "database": None,
+    "queue": None,
+    "acme": None,
+}
 """Name under DATA_DIR, as in docker-compose.yaml, and its owner; None where the container sets it itself."""
 BROKER_SETTINGS = Path("rabbitmq/rabbitmq.conf")
 """Mounted as it is, and read by the broker's own user; nothing in it is secret."""

@@ -12,7 +12,7 @@ from deployment.variables import VARIABLES
 
 ROOT = Path(__file__).parents[1]
 
-SERVICES = ("public_api", "private_api", "job_consumer")
+SERVICES = ("public_api", "private_api", "job_consumer", "online_gateway", "online_worker")
 _DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
 
 

@@ -1,12 +1,14 @@
 """What the image of one service installs: ``python deployment/requirements.py SERVICE`` prints pip's requirement lines.
 
-The names stand in ``[tool.inference-server.images]`` of pyproject.toml, their bounds in its ``[project]`` table. The
-Dockerfile runs this file by itself, before anything is installed: it needs the standard library alone.
+The names stand in ``[tool.inference-server.images]`` of pyproject.toml, their bounds in its ``[project]`` table, as
+dependencies or in an extra. The Dockerfile runs this file by itself, before anything is installed: it needs the
+standard library alone.
 """
 
 import re
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -25,13 +27,15 @@ def requirements_of(service: str, pyproject: Path) -> list[str]:
         See the class; the message names the culprit.
     """
     content = tomllib.loads(pyproject.read_text(encoding="utf-8"))
-    lines = {_normal(line): line for line in content["project"]["dependencies"]}
+    project = content["project"]
+    declared = [*project["dependencies"], *chain.from_iterable(project.get("optional-dependencies", {}).values())]
+    lines = {_normal(line): line for line in declared}
     table = content["tool"]["inference-server"]["images"]
     if service not in table:
         raise UnknownRequirement(f"There is no service {service!r}; there are: {', '.join(table)}.")
     strangers = [name for name in table[service] if _normal(name) not in lines]
     if strangers:
-        raise UnknownRequirement(f"{', '.join(strangers)}: in the images table, and not in [project] dependencies.")
+        raise UnknownRequirement(f"{', '.join(strangers)}: in the images table, and no dependency of [project].")
     return [lines[_normal(name)] for name in table[service]]
 
 

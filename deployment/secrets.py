@@ -12,6 +12,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,8 +21,9 @@ from deployment.environment import deployment_environment
 
 USER = "inference"
 """Of PostgreSQL and of RabbitMQ; also the name of the database and of the virtual host."""
-TOKEN, POSTGRES_PASSWORD, RABBITMQ_PASSWORD = "INTERNAL_TOKEN", "POSTGRES_PASSWORD", "RABBITMQ_PASSWORD"
-GIVEN = (TOKEN, POSTGRES_PASSWORD, RABBITMQ_PASSWORD)
+TOKENS = ("INTERNAL_TOKEN", "WORKER_TOKEN", "ADMIN_TOKEN")
+POSTGRES_PASSWORD, RABBITMQ_PASSWORD = "POSTGRES_PASSWORD", "RABBITMQ_PASSWORD"
+GIVEN = (*TOKENS, POSTGRES_PASSWORD, RABBITMQ_PASSWORD)
 """What an operator may choose."""
 
 _TOKEN_BYTES = 32
@@ -49,8 +51,8 @@ def make_secrets(folder: Path, given: Mapping[str, str]) -> list[str]:
     for name in GIVEN:
         _check_given(name, given.get(name, ""))
     folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-    groups = (
-        (TOKEN, _token_files),
+    groups: tuple[tuple[str, Callable[[str], Mapping[str, str]]], ...] = (
+        *((name, partial(_token_file, name)) for name in TOKENS),
         (POSTGRES_PASSWORD, _database_files),
         (RABBITMQ_PASSWORD, _broker_files),
     )
@@ -91,8 +93,8 @@ def definitions(password: str, salt: bytes) -> dict[str, object]:
     }
 
 
-def _token_files(token: str) -> dict[str, str]:
-    return {"internal_token": token}
+def _token_file(name: str, token: str) -> dict[str, str]:
+    return {name.lower(): token}
 
 
 def _database_files(password: str) -> dict[str, str]:
@@ -135,13 +137,13 @@ def _make_group(folder: Path, name: str, given: str, files_of: Callable[[str], M
 
 
 def _write(path: Path, content: str) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    unfinished = path.with_name(f".{path.name}.part")
+    unfinished.unlink(missing_ok=True)
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(content)
-    partial.chmod(_FILE_MODE)
-    partial.rename(path)
+    unfinished.chmod(_FILE_MODE)
+    unfinished.rename(path)
 
 
 def _check_given(name: str, value: str) -> None:

@@ -1,4 +1,4 @@
-"""The images of the three services: what each is built from, and when it is built anew."""
+"""The images of the services: what each is built from, and when it is built anew."""
 
 import hashlib
 import logging
@@ -14,7 +14,7 @@ import docker
 from docker.errors import APIError
 
 from deployment.building import build, image_id
-from deployment.image_names import ROOT
+from deployment.image_names import ROOT, SERVICES
 from deployment.requirements import requirements_of
 from deployment.wheels import wheels_for
 
@@ -81,7 +81,7 @@ def build_service(
 
 def git_revision(checkout: Path = ROOT) -> str:
     """The commit of the checkout, with ``-dirty`` where shipped files differ from it; empty where git cannot tell."""
-    shipped = ["--", *_BUILD_FILES, "pyproject.toml", *_SHARED, "public_api", "private_api", "job_consumer"]
+    shipped = ["--", *_BUILD_FILES, "pyproject.toml", *_SHARED, *SERVICES]
     commit = _git(checkout, "rev-parse", "HEAD")
     changes = _git(checkout, "status", "--porcelain", *shipped)
     if commit is None or changes is None:

@@ -42,6 +42,11 @@ VARIABLES: Sequence[Variable] = (
     Variable("CONSUMER_MEMORY", "512m", "Memory limit of each consumer; models have limits of their own."),
     Variable("POSTGRES_MEMORY", "1g", "Memory limit of PostgreSQL."),
     Variable("RABBITMQ_MEMORY", "1g", "Memory limit of RabbitMQ."),
+    Variable("ONLINE_GATEWAY_MEMORY", "1g", "Memory limit of the online gateway."),
+    Variable("MODELHOST_MEMORY", "4g", "Memory limit of each model host, whose files and models are in memory."),
+    Variable(
+        "MODELHOSTS", "2", "Workers that serve uploaded ONNX models; --scale modelhost=4 changes it while running."
+    ),
     Variable("PUBLIC_API_REPLICAS", "2", "Swarm: containers of public_api."),
     Variable("SWARM_CPU_CONSUMERS", "32", "Swarm: the most consumers without a GPU on all hosts together."),
     Variable("SECRETS_VERSION", "1", "Swarm: to be changed together with a file in SECRETS_DIR."),
@@ -68,6 +73,8 @@ VARIABLES: Sequence[Variable] = (
 
 SECRETS: Sequence[Variable] = (
     Variable("INTERNAL_TOKEN", "", "Shared by the services. Empty: random."),
+    Variable("WORKER_TOKEN", "", "Shared by the online gateway and its workers. Empty: random."),
+    Variable("ADMIN_TOKEN", "", "For those who may change what the online gateway serves. Empty: random."),
     Variable("POSTGRES_PASSWORD", "", "Of the database's user. Empty: random."),
     Variable("RABBITMQ_PASSWORD", "", "Of the broker's user. Empty: random."),
 )
@@ -76,6 +83,7 @@ SECRETS: Sequence[Variable] = (
 FIXED_SETTINGS = frozenset(
     {
         "PRIVATE_API_URL", "HOST", "PORT", "DATABASE_URL", "RABBITMQ_URL", "RUNNER", "MODELS_FOLDER",
+        "ONLINE_GATEWAY", "ENDPOINT", "WORKER_ID", "WORKER_HOST", "WORKER_PORT", "MODULES_DIR", "CONTENTS_DIR",
     }
 )  # fmt: skip
 """Settings of services that the deployment chooses itself: they do not belong into its .env."""

@@ -17,6 +17,8 @@ from contracts.task_state import POLL_NOT_FOUND, POLL_OUTPUT_MISSING, POLL_STATU
 from contracts.tasks import Outcome, Step
 from deployment.variables import DEPLOYED_DEFAULTS, FIXED_SETTINGS, SECRETS, VARIABLES, Variable
 from job_consumer.config import JobConsumerSettings
+from online_gateway.config import OnlineGatewaySettings
+from online_worker.config import OnlineWorkerSettings
 from private_api.config import PrivateApiSettings
 from public_api.config import PublicApiSettings
 from public_api.main import create_app
@@ -28,6 +30,8 @@ SERVICES: Sequence[tuple[str, type[Settings]]] = (
     ("public_api", PublicApiSettings),
     ("private_api", PrivateApiSettings),
     ("job_consumer", JobConsumerSettings),
+    ("online_gateway", OnlineGatewaySettings),
+    ("online_worker", OnlineWorkerSettings),
 )
 _NOTICE = "<!-- Written by `make docs` from the code; edit the code instead. -->\n"
 _CONFIGURATION_INTRODUCTION = """\

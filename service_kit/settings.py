@@ -58,7 +58,11 @@ LogLevel = Annotated[str, Field(pattern="(?i)^(debug|info|warning|error)$")]
 
 def is_secret(field: FieldInfo) -> bool:
     """Whether the field holds a secret."""
-    return field.annotation is SecretStr or SecretStr in get_args(field.annotation)
+    kinds = [
+        field.annotation,
+        *get_args(field.annotation),
+    ]  # of an optional one with rules, Annotated[SecretStr, ...] | None
+    return any(kind is SecretStr or get_args(kind)[:1] == (SecretStr,) for kind in kinds)
 
 
 class SecretFiles(PydanticBaseSettingsSource):

@@ -32,6 +32,8 @@ ALSO_RUN = {
     "public_api": ("service_kit.healthcheck",),
     "private_api": ("service_kit.healthcheck",),
     "job_consumer": (),
+    "online_gateway": ("service_kit.healthcheck",),
+    "online_worker": (),
 }
 """Modules that the image runs besides its service."""
 

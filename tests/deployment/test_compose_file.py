@@ -9,6 +9,8 @@ import pytest
 
 from deployment.variables import DEPLOYED_DEFAULTS, FIXED_SETTINGS, SECRETS, VARIABLES
 from job_consumer.config import JobConsumerSettings
+from online_gateway.config import OnlineGatewaySettings
+from online_worker.config import OnlineWorkerSettings
 from private_api.config import PrivateApiSettings
 from public_api.config import PublicApiSettings
 from service_kit.settings import Settings, is_secret
@@ -21,10 +23,16 @@ SETTINGS: dict[str, type[Settings]] = {
     "public-api": PublicApiSettings,
     "private-api": PrivateApiSettings,
     "job-consumer": JobConsumerSettings,
+    "online-gateway": OnlineGatewaySettings,
+    "modelhost": OnlineWorkerSettings,
     "job-consumer-gpu": JobConsumerSettings,
 }
-CARD_SETTINGS = {"GPU_UUID", "GPU_INDEX", "TAKE_CPU_TASKS"}
-"""Those of a consumer with a card; one without has none to choose."""
+LEFT_ALONE = {
+    "job-consumer": {"MODELS_FOLDER", "GPU_UUID", "GPU_INDEX", "TAKE_CPU_TASKS"},
+    "job-consumer-gpu": {"MODELS_FOLDER"},
+    "modelhost": {"WORKER_ID", "MODULES_DIR", "CONTENTS_DIR"},
+}
+"""Settings that a container does not choose: a consumer without a card has none to name."""
 each_service = pytest.mark.parametrize("name", SERVICES)
 
 
@@ -53,10 +61,9 @@ def test_every_variable_with_a_sentence_is_used() -> None:
 def test_every_setting_of_a_service_reaches_it(service: str) -> None:
     environment: dict[str, str] = SERVICES[service]["environment"]
     secrets = {name.upper() for name, field in SETTINGS[service].model_fields.items() if is_secret(field)}
-    without_card = CARD_SETTINGS if service == "job-consumer" else set()
 
     expected = {
-        f"{name}_FILE" if name in secrets else name for name in settings_of(service) - without_card - {"MODELS_FOLDER"}
+        f"{name}_FILE" if name in secrets else name for name in settings_of(service) - LEFT_ALONE.get(service, set())
     }
 
     assert set(environment) == expected
@@ -92,8 +99,18 @@ def test_only_what_talks_to_users_is_outside_of_the_internal_network() -> None:
     assert COMPOSE["networks"]["internal"] == {"internal": True}
     outside = [name for name, service in SERVICES.items() if "edge" in service["networks"]]
 
-    assert outside == ["reverse-proxy", "public-api"]
+    assert outside == ["reverse-proxy", "public-api", "online-gateway"]
     assert "internal" not in SERVICES["reverse-proxy"]["networks"]
+
+
+def test_the_online_path_and_the_batch_path_share_no_network_but_the_door() -> None:
+    assert COMPOSE["networks"]["workers"] == {"internal": True}
+    assert SERVICES["modelhost"]["networks"] == ["workers"]
+    assert SERVICES["online-gateway"]["networks"] == ["edge", "workers"]
+    assert [name for name, service in SERVICES.items() if "workers" in service["networks"]] == [
+        "online-gateway",
+        "modelhost",
+    ]
 
 
 @each_service
@@ -144,7 +161,9 @@ def test_an_upload_in_flight_may_be_given_an_hour(path: Path) -> None:
     assert int(grace.removesuffix("m")) * 60 >= 3600 + int(DEPLOYED_DEFAULTS["LEAVE_SECONDS"])
 
 
-@pytest.mark.parametrize("name", ["reverse-proxy", "public-api", "private-api", "postgres", "rabbitmq"])
+@pytest.mark.parametrize(
+    "name", ["reverse-proxy", "public-api", "private-api", "postgres", "rabbitmq", "online-gateway", "modelhost"]
+)
 def test_both_files_agree_on_what_they_share(name: str) -> None:
     stack = load(STACK_FILE)["services"][name]
 

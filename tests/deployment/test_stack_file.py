@@ -11,7 +11,7 @@ PLAIN = load(ROOT / "docker-stack.plain-overlay.yaml")
 COMPOSE = load(COMPOSE_FILE)
 SERVICES: dict[str, dict[str, Any]] = STACK["services"]
 CARDS = range(8)
-ON_DATA_HOST = ["reverse-proxy", "private-api", "postgres", "rabbitmq"]
+ON_DATA_HOST = ["reverse-proxy", "private-api", "postgres", "rabbitmq", "online-gateway"]
 each_service = pytest.mark.parametrize("name", SERVICES)
 
 
@@ -77,6 +77,7 @@ def test_networks_between_hosts_are_encrypted_unless_the_second_file_is_given() 
     assert {name: network["driver_opts"] for name, network in STACK["networks"].items()} == {
         "edge": {"encrypted": "true"},
         "internal": {"encrypted": "true"},
+        "workers": {"encrypted": "true"},
     }
     without = {
         name: {key: network[key] for key in network if key != "driver_opts"}
@@ -91,7 +92,9 @@ def test_the_internal_network_has_no_way_out() -> None:
     assert [name for name, service in SERVICES.items() if "edge" in service["networks"]] == [
         "reverse-proxy",
         "public-api",
+        "online-gateway",
     ]
+    assert STACK["networks"]["workers"]["internal"] is True
 
 
 @pytest.mark.parametrize("kind", ["secrets", "configs"])
