@@ -1,8 +1,9 @@
 """Takes a deployment's data away: ``python3 -m deployment.reset queue|all [--yes]``. Needs Python and docker compose.
 
 ``queue`` empties RabbitMQ alone, for a broker that cannot recover: tasks stand in SQL, and private_api publishes those
-that wait once the broker is back. ``all`` removes tasks, models, files, what the online gateway serves, database, queue, and what
-the consumers keep on this host's engine; secrets and certificates stay. A soft reset is no matter of data: ``make down`` and ``make up``.
+that wait once the broker is back. ``all`` removes tasks, models, files, what the online gateway serves, database,
+queue, and what the consumers keep on this host's engine; secrets and certificates stay. A soft reset is no matter of
+data: ``make down`` and ``make up``.
 """
 
 import argparse
