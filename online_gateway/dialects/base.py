@@ -33,6 +33,8 @@ class DialectServices:
     """Largest uploaded model."""
     vector_endpoint: str
     """The endpoint behind the routes of the vector service."""
+    run_path: str = "/run"
+    """Where the microservice gateway's calls arrive."""
 
 
 class Reply(NamedTuple):
