@@ -25,8 +25,9 @@ from contracts.tasks import (
 )
 from private_api.handlers.downloads import BlobResponse
 from private_api.handlers.services import services_of
-from private_api.handlers.uploads import body, refuse_early
+from private_api.handlers.uploads import refuse_early
 from private_api.records import Blob
+from service_kit.multipart import body
 
 router = APIRouter(tags=["internal"])
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
-from contracts.errors import InvalidRequest
-from private_api.handlers.uploads import FileField
+from contracts.errors import InvalidRequest, UploadTooLarge
+from service_kit.multipart import OTHER_FIELDS_BYTES, UploadForm
 
 HEADERS = [(b"content-type", b'multipart/form-data; boundary="frame"')]
 
@@ -25,10 +25,10 @@ def request_of(chunks: list[bytes], headers: list[tuple[bytes, bytes]] = HEADERS
 
 
 async def content_of(request: Request) -> bytes | None:
-    field = FileField(request)
-    if not await field.find():
+    form = UploadForm(request, "zip_file")
+    if not await form.find():
         return None
-    return b"".join([bytes(piece) async for piece in field.chunks()])
+    return b"".join([bytes(piece) async for piece in form.chunks()])
 
 
 def form_of(content: bytes) -> bytes:
@@ -86,9 +86,56 @@ def test_a_form_that_ends_early_is_refused(kept: int) -> None:
 )
 def test_another_content_type_is_refused_with_what_to_send(content_type: bytes) -> None:
     with pytest.raises(InvalidRequest, match="zip_file"):
-        FileField(request_of([], [(b"content-type", content_type)]))
+        UploadForm(request_of([], [(b"content-type", content_type)]), "zip_file")
 
 
 def test_a_boundary_longer_than_any_is_refused() -> None:
+    headers = [(b"content-type", b"multipart/form-data; boundary=" + b"x" * 3000)]
+
     with pytest.raises(InvalidRequest, match="boundary"):
-        FileField(request_of([], [(b"content-type", b"multipart/form-data; boundary=" + b"x" * 3000)]))
+        UploadForm(request_of([], headers), "zip_file")
+
+
+async def texts_of(request: Request, *names: str) -> dict[str, str]:
+    form = UploadForm(request, "zip_file", names)
+    if await form.find():
+        async for _ in form.chunks():
+            pass
+    return form.texts
+
+
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+def test_text_fields_that_are_asked_for_are_read_wherever_they_stand(step: int) -> None:
+    body = form_of(b"content")
+    chunks = [body[start : start + step] for start in range(0, len(body), step)]
+
+    assert asyncio.run(texts_of(request_of(chunks), "before", "after", "absent")) == {
+        "before": "value",
+        "after": "value",
+    }
+
+
+def test_text_fields_that_nobody_asked_for_are_passed_over() -> None:
+    assert asyncio.run(texts_of(request_of([form_of(b"content")]))) == {}
+
+
+def test_a_text_field_that_stands_twice_is_refused() -> None:
+    part = b'--frame\r\nContent-Disposition: form-data; name="x"\r\n\r\nv\r\n'
+
+    with pytest.raises(InvalidRequest, match="two fields 'x'"):
+        asyncio.run(texts_of(request_of([part * 2 + b"--frame--\r\n"]), "x"))
+
+
+def test_a_text_field_that_is_no_text_is_refused() -> None:
+    body = b'--frame\r\nContent-Disposition: form-data; name="x"\r\n\r\n\xff\r\n--frame--\r\n'
+
+    with pytest.raises(InvalidRequest, match="UTF-8"):
+        asyncio.run(texts_of(request_of([body]), "x"))
+
+
+def test_a_text_field_that_is_a_file_in_disguise_is_refused() -> None:
+    content = b"x" * (OTHER_FIELDS_BYTES + 1)
+    body = b'--frame\r\nContent-Disposition: form-data; name="x"\r\n\r\n' + content + b"\r\n--frame--\r\n"
+
+    with pytest.raises(UploadTooLarge, match="zip_file"):
+        asyncio.run(texts_of(request_of([body]), "x"))
