@@ -1,32 +1,49 @@
-"""The HTTP side of what may go wrong, as far as the dialects agree; each chooses its own bodies."""
+"""The HTTP status and headers of each error; the bodies are each dialect's own."""
+
+from collections.abc import Mapping
 
 from contracts.errors import PlatformError, Unavailable
-from contracts.inference import DeadlineExceeded, ModelFailed, QueueFull, SwapFailed, WorkerLost
-from service_kit import http_app
+from contracts.inference import (
+    DeadlineExceeded,
+    EndpointNotReady,
+    InvalidInput,
+    ModelFailed,
+    QueueFull,
+    SwapFailed,
+    UnknownEndpoint,
+    WorkerLost,
+)
+from service_kit.http_app import HTTP_STATUS, RETRY_AFTER_SECONDS
 
-RETRY_AFTER_SECONDS = 1
-"""What a 503 asks a client to wait: a worker that died is back about then."""
+Headers = tuple[tuple[bytes, bytes], ...]
 
-_STATUS: dict[type[PlatformError], int] = {
+_STATUS: Mapping[type[PlatformError], int] = {
+    **HTTP_STATUS,
+    InvalidInput: 422,
+    UnknownEndpoint: 404,
+    EndpointNotReady: 503,
     QueueFull: 429,
-    ModelFailed: 500,
-    WorkerLost: 502,
     DeadlineExceeded: 504,
+    WorkerLost: 502,
+    ModelFailed: 500,
     SwapFailed: 422,
 }
 
 
 def status_of(error: PlatformError) -> int:
-    """The HTTP status that the error stands for."""
-    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), None) or http_app.status_of(
-        error
-    )
+    """The HTTP status that the error's class, or its nearest ancestor, stands for."""
+    return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
 
 
-def headers_of(error: PlatformError) -> tuple[tuple[bytes, bytes], ...]:
-    """Retry-After, in seconds, for what may be tried again."""
+def headers_of(error: PlatformError) -> Headers:
+    """When to come back, in seconds, where the error is one of the moment."""
     if isinstance(error, QueueFull):
-        return ((b"retry-after", b"%d" % error.retry_after),)
+        return ((b"retry-after", str(error.retry_after).encode()),)
     if isinstance(error, Unavailable):
-        return ((b"retry-after", b"%d" % RETRY_AFTER_SECONDS),)
+        return ((b"retry-after", str(RETRY_AFTER_SECONDS).encode()),)
     return ()
+
+
+def generation_header(generation: int) -> tuple[bytes, bytes]:
+    """Which generation gave the answer."""
+    return (b"model-generation", str(generation).encode())
