@@ -4,7 +4,6 @@ import contextlib
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import psutil
 import pytest
 
 from inference_client import InferenceClient
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 START_SECONDS = 60
@@ -24,14 +24,6 @@ STOP_SECONDS = 30
 LEASE_SECONDS = 4.0
 
 Environment = dict[str, str]
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Service:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -16,6 +15,7 @@ from pika.exceptions import AMQPError, NackError
 
 from contracts.queue import ALL_QUEUES, QUEUE_ARGUMENTS
 from contracts.tasks import TaskOffer
+from tests.support.ports import free_port
 from tests.support.requirements import missing
 from tests.support.waiting import eventually
 
@@ -27,14 +27,6 @@ listeners.tcp.default = 127.0.0.1:{port}
 disk_free_limit.absolute = 10MB
 log.console = false
 """
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def server_binary() -> Path:
@@ -50,7 +42,7 @@ class RabbitNode:
     """One broker that tests may stop, kill and start again; its data outlive that."""
 
     def __init__(self, binary: Path, folder: Path) -> None:
-        self.port, distribution_port, names_port = _free_ports(3)
+        self.port, distribution_port, names_port = free_port(), free_port(), free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
         self._binary = binary
         self._folder = folder
@@ -112,7 +104,7 @@ class RabbitNode:
         """Kill it for good."""
         self.kill()
         self._names.kill()
-        self._names.wait(10)
+        self._names.wait(60)
 
     def _end(self) -> None:
         server, self._server = self._server, None
@@ -174,7 +166,7 @@ class RabbitQueues:
                 return False
             return True
 
-        eventually(confirmed, within=30)
+        eventually(confirmed, within=60)
 
     def take_all(self, queue: str) -> list[str]:
         """Remove all ready messages; their uids in order."""

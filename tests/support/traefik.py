@@ -20,7 +20,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.support.platform import free_port
+from tests.support.ports import free_port
 from tests.support.requirements import missing
 from tests.support.waiting import eventually
 
@@ -29,7 +29,7 @@ COMPOSE_FILE = REPOSITORY / "docker-compose.yaml"
 DYNAMIC_FOLDER = REPOSITORY / "traefik" / "dynamic"
 GENERATE_CERTS = REPOSITORY / "traefik" / "generate-certs"
 
-START_SECONDS = 30
+START_SECONDS = 60
 STOP_SECONDS = 40
 _VARIABLE = re.compile(r"\$\{(\w+):-([^{}]*)\}")
 _NO_SUCH_ROUTE = "404 page not found"
@@ -168,7 +168,7 @@ class Traefik:
             self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
             raise AssertionError(f"traefik did not stop within {STOP_SECONDS} s:\n{self.log[-4000:]}") from None
 
     def __enter__(self) -> Self:

@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from contracts import routes
-from tests.support.platform import Service, free_port
+from tests.support.platform import Service
+from tests.support.ports import free_port
 from tests.support.private_api import TOKEN, Api, MakeApi, make_zip
 from tests.support.waiting import eventually
 

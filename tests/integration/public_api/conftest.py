@@ -8,7 +8,8 @@ from public_api.config import PublicApiSettings
 from public_api.main import create_app
 from public_api.relay import Deadlines
 from tests.support.http_server import serving
-from tests.support.platform import Service, free_port
+from tests.support.platform import Service
+from tests.support.ports import free_port
 from tests.support.upstream import Script, Upstream
 from tests.support.waiting import eventually
 

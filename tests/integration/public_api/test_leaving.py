@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from contracts import routes
-from tests.support.platform import Service, free_port
+from tests.support.platform import Service
+from tests.support.ports import free_port
 from tests.support.upstream import Script, Upstream
 from tests.support.waiting import eventually
 
@@ -161,7 +162,7 @@ def test_without_a_time_to_leave_the_listener_closes_at_once(start: Start) -> No
 
     replica.signal(signal.SIGTERM)
 
-    assert replica.process.wait(5) == -signal.SIGTERM
+    assert replica.process.wait(ANSWER_SECONDS) == -signal.SIGTERM
 
 
 def test_an_upload_in_flight_ends_within_the_time_to_drain_while_newcomers_are_refused(
