@@ -68,7 +68,7 @@ def test_two_who_want_an_image_at_once_make_it_once(tiny_recipe: TinyRecipe) -> 
     together = threading.Barrier(2)
 
     def want() -> str:
-        together.wait(10)
+        together.wait(60)
         return tiny_recipe.ensure()
 
     with ThreadPoolExecutor(2) as threads:

@@ -58,7 +58,7 @@ def handshake(traefik: Traefik, context: ssl.SSLContext, name: str = "localhost"
 
 
 def served(traefik: Traefik) -> str:
-    return ssl.get_server_certificate(("127.0.0.1", traefik.https_port), timeout=10)
+    return ssl.get_server_certificate(("127.0.0.1", traefik.https_port), timeout=30)
 
 
 def test_the_certificate_is_for_this_host_and_for_what_was_asked(tmp_path: Path, path: str) -> None:
@@ -257,7 +257,7 @@ def test_lets_encrypt_is_asked_only_with_an_address_and_even_for_a_name_of_our_o
         )
 
         if email:
-            assert asked.wait(20)
+            assert asked.wait(60)
             eventually(lambda: "cannot get ACME client" in traefik.log)
         else:
             handshake(traefik, traefik.trust(), DOMAIN)

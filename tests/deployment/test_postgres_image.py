@@ -72,7 +72,7 @@ def ask(container: Container, *queries: str, password: str = PASSWORD) -> str:
     """The first column of the last query's first row, asked over TCP."""
     host, port = address_of(container, 5432)
     with psycopg.connect(
-        host=host, port=port, user="inference", dbname="inference", password=password, connect_timeout=10
+        host=host, port=port, user="inference", dbname="inference", password=password, connect_timeout=30
     ) as connection:
         for query in queries:
             answer = connection.execute(query.encode())
@@ -124,7 +124,7 @@ def test_a_stop_is_quick_and_clean_and_data_survive_it(
     host, port = address_of(container, 5432)
     with psycopg.connect(host=host, port=port, user="inference", dbname="inference", password=PASSWORD):
         container.stop(timeout=STOP_SECONDS)
-    assert container.wait(timeout=10)["StatusCode"] == 0
+    assert container.wait(timeout=60)["StatusCode"] == 0
     assert CLEAN_STOP in log_of(container)
 
     container.start()

@@ -62,7 +62,7 @@ def wait_until_ready(container: Container) -> None:
 def connection(broker: Container, user: str, password: str, vhost: str) -> pika.BlockingConnection:
     host, port = address_of(broker, 5672)
     credentials = pika.PlainCredentials(user, password)
-    return pika.BlockingConnection(pika.ConnectionParameters(host, port, vhost, credentials, socket_timeout=10))
+    return pika.BlockingConnection(pika.ConnectionParameters(host, port, vhost, credentials, socket_timeout=30))
 
 
 def names(broker: Container, *command: str) -> list[str]:
@@ -127,7 +127,7 @@ def test_a_stop_is_clean_and_messages_survive_it(broker: Container) -> None:
         channel.basic_publish("", QUEUE, b"a task", pika.BasicProperties(delivery_mode=2), mandatory=True)
 
     broker.stop(timeout=STOP_SECONDS)
-    assert broker.wait(timeout=10)["StatusCode"] == 0, log_of(broker)
+    assert broker.wait(timeout=60)["StatusCode"] == 0, log_of(broker)
     broker.start()
     wait_until_ready(broker)
 

@@ -54,7 +54,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
         thread.start()
         yield Index(f"https://localhost:{server.server_port}/simple/", ca)
         server.shutdown()
-        thread.join(10)
+        thread.join(60)
 
 
 class _QuietServer(ThreadingHTTPServer):

@@ -25,6 +25,8 @@ GPU_MODEL = "needs-a-card"
 RUN_SECONDS = 120
 COMES_BACK_SECONDS = 120
 """Docker's overlay networks exchange all that they know every 30 s; before, a host that was away reaches no other."""
+LONG_RUN_SECONDS = 15
+"""Of a model that still runs when all hosts have begun one and were asked about it."""
 LONG_POLLS = 24
 UNPUBLISHED = {"public-api": 8000, "private-api": 7000, "postgres": 5432, "rabbitmq": 5672}
 ESTABLISHED = "01"
@@ -74,10 +76,10 @@ def test_a_host_needs_to_join_and_a_label_and_nothing_else(
     assert swarm.containers(newcomer, "job-consumer") == []
 
     swarm.join(newcomer)
-    eventually(lambda: swarm.is_ready(newcomer), within=60, every=0.5)
+    eventually(lambda: swarm.is_ready(newcomer), within=90, every=0.5)
     uids = [client.submit(MODEL, input_of(tmp_path, 1)) for _ in range(6)]
 
-    eventually(lambda: swarm.started(newcomer), within=60, every=0.5)
+    eventually(lambda: swarm.started(newcomer), within=90, every=0.5)
     eventually(lambda: all_finished(client, uids), within=RUN_SECONDS, every=0.5)
 
 
@@ -94,7 +96,7 @@ def test_thirty_tasks_spread_over_three_hosts(swarm: Swarm, client: InferenceCli
 
     shares = {host.name: len(swarm.started(host)) - before[host.name] for host in swarm.hosts}
     assert sum(shares.values()) == 30
-    assert min(shares.values()) >= 5, shares
+    assert min(shares.values()) >= 3, shares
     assert {client.status(uid).attempt for uid in uids} == {1}
 
 
@@ -126,7 +128,7 @@ def test_both_replicas_of_public_api_get_requests(swarm: Swarm, gpu_task: str) -
             polls.append(users.submit(long_poll, swarm, gpu_task))
             return all(connections_of(swarm.manager, one) for one in replicas)
 
-        eventually(one_more_and_both_are_busy, within=20, every=0.2)
+        eventually(one_more_and_both_are_busy, within=60, every=0.2)
 
     assert {poll.result() for poll in polls} == {POLL_PENDING}
 
@@ -157,31 +159,31 @@ def test_a_rolling_update_of_public_api_fails_no_request(
         ConstantLoad(swarm.url, swarm.ca, model=MODEL, package=package, pending=gpu_task) as load,
         SlowUpload(swarm.url, swarm.ca, model=MODEL, package=package) as upload,
     ):
-        eventually(lambda: upload.is_under_way.is_set() and load.answered["post"], within=20)
+        eventually(lambda: upload.is_under_way.is_set() and load.answered["post"], within=60)
         swarm.follow("docker service update --force")
         polled = load.answered["poll"]
-        eventually(lambda: load.failures or load.answered["poll"] > polled + 100, within=30)
+        eventually(lambda: load.failures or load.answered["poll"] > polled + 100, within=60)
         uploaded = upload.hurry()
 
     assert load.failures == []
     eventually(lambda: all_finished(client, [*load.posted, uploaded]), within=RUN_SECONDS, every=0.5)
-    eventually(lambda: not before & set(swarm.containers(swarm.manager, "public-api")), within=30, every=0.5)
+    eventually(lambda: not before & set(swarm.containers(swarm.manager, "public-api")), within=90, every=0.5)
 
 
 def test_a_task_of_a_host_that_is_cut_off_finishes_elsewhere_and_the_host_comes_back(
     swarm: Swarm, client: InferenceClient, tmp_path: Path
 ) -> None:
     victim = swarm.hosts[2]
-    uids = [client.submit(MODEL, input_of(tmp_path, 8)) for _ in swarm.hosts]
-    eventually(lambda: all(models_on(host) for host in swarm.hosts), within=30, every=0.2)
+    uids = [client.submit(MODEL, input_of(tmp_path, LONG_RUN_SECONDS)) for _ in swarm.hosts]
+    eventually(lambda: all(models_on(host) for host in swarm.hosts), within=60, every=0.2)
     starts_before = swarm.log(victim, "job-consumer").count("consumer_ready")
     lost = next(uid for uid in uids if victim in swarm.hosts_of(uid))
 
     victim.cut_off()
     try:
-        eventually(lambda: client.status(lost).attempt == 2, within=LEASE_SECONDS + 30, every=0.5)
+        eventually(lambda: client.status(lost).attempt == 2, within=LEASE_SECONDS + 60, every=0.5)
         eventually(lambda: all_finished(client, uids), within=RUN_SECONDS, every=0.5)
-        eventually(lambda: swarm.node(victim, ".Status.State") == "down", within=60, every=0.5)
+        eventually(lambda: swarm.node(victim, ".Status.State") == "down", within=90, every=0.5)
     finally:
         victim.reconnect()
 
@@ -195,7 +197,7 @@ def test_a_task_of_a_host_that_is_cut_off_finishes_elsewhere_and_the_host_comes_
     )
     taken_before = len(swarm.started(victim))
     uids = [client.submit(MODEL, input_of(tmp_path, 1)) for _ in range(6)]
-    eventually(lambda: len(swarm.started(victim)) > taken_before, within=60, every=0.5)
+    eventually(lambda: len(swarm.started(victim)) > taken_before, within=90, every=0.5)
     eventually(lambda: all_finished(client, uids), within=RUN_SECONDS, every=0.5)
 
 
@@ -211,22 +213,22 @@ def test_a_label_starts_the_consumer_of_a_card_and_one_without_its_card_says_so(
     assert swarm.manager.docker("service", "ps", "--quiet", service) == ""
 
     swarm.follow("--label-add gpu-0", new_host=host)
-    eventually(lambda: swarm.containers(host, "job-consumer-gpu-0"), within=60, every=0.5)
+    eventually(lambda: swarm.containers(host, "job-consumer-gpu-0"), within=90, every=0.5)
 
-    eventually(lambda: "driver" in (client.status(gpu_task).waiting_for or ""), within=60, every=0.5)
-    eventually(lambda: "No NVIDIA driver" in swarm.follow("docker service logs"), within=30, every=0.5)
+    eventually(lambda: "driver" in (client.status(gpu_task).waiting_for or ""), within=90, every=0.5)
+    eventually(lambda: "No NVIDIA driver" in swarm.follow("docker service logs"), within=90, every=0.5)
     swarm.follow("--label-rm gpu-0", new_host=host)
-    eventually(lambda: not swarm.containers(host, "job-consumer-gpu-0"), within=60, every=0.5)
+    eventually(lambda: not swarm.containers(host, "job-consumer-gpu-0"), within=90, every=0.5)
 
 
 def test_a_host_that_is_drained_gives_its_work_to_others_until_it_is_active_again(swarm: Swarm) -> None:
     host = swarm.hosts[1]
 
     swarm.follow("--availability drain", new_host=host)
-    eventually(lambda: not swarm.containers(host, "job-consumer"), within=60, every=0.5)
+    eventually(lambda: not swarm.containers(host, "job-consumer"), within=90, every=0.5)
 
     swarm.follow("--availability active", new_host=host)
-    eventually(lambda: swarm.containers(host, "job-consumer"), within=60, every=0.5)
+    eventually(lambda: swarm.containers(host, "job-consumer"), within=90, every=0.5)
 
 
 def test_a_backup_is_restored(swarm: Swarm, client: InferenceClient, tmp_path: Path) -> None:
@@ -240,7 +242,7 @@ def test_a_backup_is_restored(swarm: Swarm, client: InferenceClient, tmp_path: P
     client.delete(kept)
     swarm.manager.type_in(restore.replace("admin restore -", "admin restore --replace -"), swarm.clone)
 
-    eventually(lambda: trusts_its_certificate(swarm), within=60, every=0.5)
+    eventually(lambda: trusts_its_certificate(swarm), within=90, every=0.5)
     client.download(kept, tmp_path / "out.zip")
     assert unzipped(tmp_path / "out.zip") == {"seconds": b"0"}
 
@@ -258,7 +260,7 @@ def test_a_new_certificate_comes_with_a_new_version_of_its_secret(swarm: Swarm) 
 def trusts_its_certificate(swarm: Swarm) -> bool:
     trusting = ssl.create_default_context(cafile=swarm.ca)
     with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"{swarm.url}/health/ready", verify=trusting, timeout=5).is_success
+        return httpx.get(f"{swarm.url}/health/ready", verify=trusting, timeout=15).is_success
     return False
 
 

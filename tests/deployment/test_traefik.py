@@ -19,7 +19,7 @@ from tests.support.waiting import eventually
 
 UID = "an-uid-that-nobody-else-may-know-0123456789"
 SLOW_LINE_BITS_PER_SECOND = 2_000_000
-QUICKLY = 5.0
+SOON = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def test_the_backend_sees_a_body_before_the_client_has_sent_it_all(
 def test_an_upload_that_outlasts_a_short_timeout_is_cut_there_and_whole_with_the_shipped_one(
     version: str, traefik: Traefik, make_traefik: TraefikMaker, upstream: Upstream, backend: str
 ) -> None:
-    short = make_traefik(backend, TRANSFER_TIMEOUT="1s")
+    short = make_traefik(backend, TRANSFER_TIMEOUT="2s")
     fresh(upstream)
 
     with upload(traefik, version) as patient:
@@ -203,7 +203,7 @@ def test_an_upload_that_outlasts_a_short_timeout_is_cut_there_and_whole_with_the
 def test_an_answer_that_outlasts_a_short_timeout_is_cut_there_and_whole_with_the_shipped_one(
     version: str, traefik: Traefik, make_traefik: TraefikMaker, upstream: Upstream, backend: str
 ) -> None:
-    short = make_traefik(backend, TRANSFER_TIMEOUT="1s")
+    short = make_traefik(backend, TRANSFER_TIMEOUT="2s")
     release = threading.Event()
     upstream.script = Script(stream=lambda: steady_bytes(release))
 
@@ -293,11 +293,11 @@ def test_the_backend_learns_that_the_client_left_while_it_waited(make_traefik: T
         ]
         with subprocess.Popen(poll, stdout=subprocess.DEVNULL) as client:
             try:
-                assert asked.wait(QUICKLY)
+                assert asked.wait(SOON)
             finally:
                 client.kill()
 
-        assert left.wait(QUICKLY)
+        assert left.wait(SOON)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

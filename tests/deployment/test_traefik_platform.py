@@ -16,7 +16,7 @@ from tests.support.platform import Platform
 from tests.support.traefik import Traefik, shipped_flags
 from tests.support.waiting import eventually
 
-QUICKLY = 5.0
+AT_ONCE = 10.0
 LONG_POLL_SECONDS = 20
 
 
@@ -116,8 +116,8 @@ def test_a_backend_that_is_away_gives_502_at_once_and_works_again_when_it_is_bac
         platform.public.restart()
 
         assert away.status_code in (502, 503, 504)
-        assert took < QUICKLY
-        assert eventually(lambda: client.get(f"/api/tasks/{uid}").status_code == 551, 30)
+        assert took < AT_ONCE
+        assert eventually(lambda: client.get(f"/api/tasks/{uid}").status_code == 551, 60)
 
 
 def test_a_backend_that_dies_in_mid_upload_ends_the_upload(platform: Platform, traefik: Traefik) -> None:
@@ -125,7 +125,7 @@ def test_a_backend_that_dies_in_mid_upload_ends_the_upload(platform: Platform, t
         eventually(lambda: list((platform.data / "tmp").iterdir()))
         platform.public.kill()
 
-        connection.settimeout(QUICKLY)
+        connection.settimeout(30)
         connection.sendall(b"x" * 1000)  # Traefik notices with the next bytes of the body
         answer = connection.recv(65536)
     platform.public.restart()
