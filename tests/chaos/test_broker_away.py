@@ -35,7 +35,7 @@ def test_a_task_posted_while_the_broker_is_stopped_runs_once_it_is_back(
         rabbit_node.stop()
         uids = [client.submit("echo_tree", input_zip) for _ in range(5)]
         assert {client.state(uid) for uid in uids} == {TaskState.PENDING}
-        eventually(lambda: "broker is away" in (client.status(uids[0]).waiting_for or ""), 20)
+        eventually(lambda: "broker is away" in (client.status(uids[0]).waiting_for or ""), 60)
         rabbit_node.start()
 
         for uid in uids:
@@ -51,7 +51,7 @@ def test_a_running_task_outlives_a_broker_that_is_away_for_longer_than_its_lease
     with platform.client() as client:
         client.add_model("takes_its_time", tag_of("takes_its_time"))
         uid = client.submit("takes_its_time", sent)
-        eventually(lambda: client.status(uid).step is Step.RUN, 30)
+        eventually(lambda: client.status(uid).step is Step.RUN, 60)
 
         rabbit_node.stop()
         status = client.wait(uid, 60)

@@ -44,11 +44,12 @@ def test_a_result_reaches_a_private_api_that_died_during_the_run(
     client.add_model("takes_its_time", tag_of("takes_its_time"))
     consumer = start()
     uid = client.submit("takes_its_time", zip_of(tmp_path / "in.zip", {"seconds": "2"}))
-    eventually(lambda: client.status(uid).step is Step.RUN, 30)
-    program = next(child for child in psutil.Process(consumer.process.pid).children(recursive=True))
+    eventually(lambda: client.status(uid).step is Step.RUN, 60)
+    program = eventually(lambda: psutil.Process(consumer.process.pid).children(recursive=True))[0]  # after its step
 
     polled.private.kill()
-    psutil.wait_procs([program], timeout=30)
+    gone, _ = psutil.wait_procs([program], timeout=60)
+    assert gone
     polled.private.restart()
     polled.wait_ready()
 
@@ -63,7 +64,7 @@ def test_while_it_is_away_every_route_answers_503_with_retry_after(
     uid = client.submit("echo_tree", input_zip)
     polled.private.kill()
 
-    with httpx.Client(base_url=polled.url, timeout=20) as http, input_zip.open("rb") as body:
+    with httpx.Client(base_url=polled.url, timeout=60) as http, input_zip.open("rb") as body:
         answers = [
             http.get(f"/api/tasks/{uid}"),
             http.get(f"/api/tasks/{uid}", params={"wait": 5}),
