@@ -71,7 +71,7 @@ def test_writes_from_many_threads_and_coroutines_all_arrive(database: Database) 
         thread.start()
     asyncio.run(many())
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
 
     assert database.read_sync(numbers) == list(range(70))
 
@@ -124,15 +124,15 @@ def test_reads_on_sqlite_do_not_wait_for_a_write_under_way(tmp_path: Path) -> No
         def write_slowly(tx: Transaction) -> None:
             add(1)(tx)
             is_writing.set()
-            go_on.wait(10)
+            go_on.wait(60)
 
         writer = threading.Thread(target=database.write_sync, args=[write_slowly])
         writer.start()
-        is_writing.wait(10)
+        is_writing.wait(60)
 
         during = asyncio.run(database.read(numbers))
         go_on.set()
-        writer.join(10)
+        writer.join(60)
 
         assert during == []
         assert asyncio.run(database.read(numbers)) == [1]
@@ -153,7 +153,7 @@ def test_postgresql_going_away_is_unavailable_soon_and_its_return_is_noticed(
                 asyncio.run(database.read(numbers))
             with pytest.raises(Unavailable):
                 asyncio.run(database.ping())
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 30
         finally:
             postgres_cluster.start()
 

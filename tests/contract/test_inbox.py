@@ -15,7 +15,7 @@ from job_consumer.inbox.polling import PollingInbox
 from job_consumer.inbox.rabbitmq import RabbitInbox
 from tests.support.rabbitmq import RabbitQueues
 
-SOON = timedelta(seconds=10)
+SOON = timedelta(seconds=30)
 BRIEFLY = timedelta(milliseconds=300)
 
 
@@ -128,7 +128,7 @@ def test_a_task_that_comes_while_one_waits_for_it_is_offered(platform: Platform)
 
     platform.add("late-task")
 
-    waiting.join(10)
+    waiting.join(60)
     assert answers == ["late-task"]
 
 
@@ -177,7 +177,7 @@ def test_a_busy_inbox_holds_nothing_back_from_an_idle_one(platform: Platform) ->
     busy, idle = platform.inbox(), platform.inbox()
     waiting, answers = in_background(lambda: take(platform, busy))
     platform.add("long-task")
-    waiting.join(10)
+    waiting.join(60)
     assert answers == ["long-task"]
 
     platform.add("a", "b", "c")
@@ -200,7 +200,7 @@ def test_close_ends_a_wait(platform: Platform) -> None:
 
     inbox.close()
 
-    waiting.join(10)
+    waiting.join(60)
     assert answers == [None]
 
 

@@ -135,7 +135,7 @@ def test_a_model_that_takes_too_long_is_killed_with_all_its_children(bench: Benc
     assert (result.timed_out, result.cancelled, result.out_of_memory) == (True, False, False)
     assert result.exit_code == 137
     assert result.log_tail == "asleep\n"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 @every_runner
@@ -167,7 +167,7 @@ def test_a_model_that_starts_too_many_processes_does_not_get_them(bench: Bench) 
 
     assert result.exit_code not in {0, None}
     assert not result.timed_out
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 @every_runner

@@ -171,12 +171,12 @@ def test_the_uid_is_known_from_the_moment_that_it_is_handed_out(shape: Shape, tm
 
 def test_a_running_task_can_be_cancelled(shape: Shape, tmp_path: Path) -> None:
     uid = shape.client.submit("test-sleeps", zip_of(tmp_path / "in.zip", {"file": "content"}))
-    eventually(lambda: shape.client.state(uid) is TaskState.RUNNING, 30)
+    eventually(lambda: shape.client.state(uid) is TaskState.RUNNING, 60)
 
     shape.client.cancel(uid)
 
     with pytest.raises(TaskCancelled):
-        shape.client.wait(uid, 10)
+        shape.client.wait(uid, 60)
     assert httpx.get(f"{shape.platform.url}/api/tasks/{uid}").status_code == 552
     # The consumer hears of it with its next heartbeat and is free again.
     run(shape, "pass-through", zip_of(tmp_path / "next.zip", {"file": "content"}), tmp_path / "out.zip")

@@ -213,7 +213,7 @@ def test_nothing_runs_on_after_the_command_was_killed(tmp_path: Path, all_models
         children = psutil.Process(up.process.pid).children(recursive=True)
 
         up.process.kill()
-        up.process.wait(10)
+        up.process.wait(60)
 
         assert children
         _, alive = psutil.wait_procs(children, timeout=20)

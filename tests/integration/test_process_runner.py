@@ -232,7 +232,7 @@ def test_what_stays_in_the_background_ends_with_the_program(either: RunProgram) 
     result, _ = either("(setsid sh -c 'sleep 271 & sleep 272' &)\nsleep 0.2\necho done\n")
 
     assert result == RunResult(exit_code=0, log_tail="done\n")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
     assert _processes_named(b"271", b"272") == []
 
 

@@ -14,7 +14,7 @@ from tests.support.rabbitmq import RabbitQueues
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.waiting import eventually
 
-SOON = timedelta(seconds=10)
+SOON = timedelta(seconds=30)
 BRIEFLY = timedelta(milliseconds=300)
 SHORT_PAUSE = timedelta(milliseconds=100)
 

@@ -224,10 +224,10 @@ class OwnEngine:
         """Stop it as a service manager does; it ends its containers itself."""
         self._daemon.send_signal(signal.SIGTERM)
         try:
-            self._daemon.wait(30)
+            self._daemon.wait(60)
         except subprocess.TimeoutExpired:
             self._daemon.kill()
-            self._daemon.wait(10)
+            self._daemon.wait(60)
         self._unmount()
 
     def _unmount(self) -> None:

@@ -85,7 +85,7 @@ class Host:
                 stderr=log,
                 start_new_session=True,
             )
-        (self._first,) = eventually(self._children, within=10)
+        (self._first,) = eventually(self._children, within=30)
 
     def _children(self) -> list[psutil.Process]:
         if self._process.poll() is not None:
@@ -284,7 +284,7 @@ def _remove_control_groups(name: str) -> None:
     """Remove the groups that the engines made: of each controller (version 1), or of all (version 2)."""
     for top in (*_CONTROL_GROUPS.glob(f"*/{name}"), *_CONTROL_GROUPS.glob(name)):
         for folder, _, _ in os.walk(top, topdown=False):
-            eventually(functools.partial(_removed, Path(folder)), within=10, every=0.1)
+            eventually(functools.partial(_removed, Path(folder)), within=60, every=0.1)
 
 
 def _removed(control_group: Path) -> bool:

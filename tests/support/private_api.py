@@ -113,10 +113,10 @@ class Api:
         self.look_at_leases()
 
     def look_at_leases(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.wiring.leases.look(), self.loop).result(10)
+        asyncio.run_coroutine_threadsafe(self.wiring.leases.look(), self.loop).result(60)
 
     def tidy(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.wiring.retention.remove_old_tasks(), self.loop).result(10)
+        asyncio.run_coroutine_threadsafe(self.wiring.retention.remove_old_tasks(), self.loop).result(60)
 
     def execute(self, statement: str) -> None:
         self.wiring.database.write_sync(lambda connection: connection.execute(text(statement)))

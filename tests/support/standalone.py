@@ -51,8 +51,8 @@ class InferUp:
         return next((line for line in list(self.lines) if line.startswith(READY)), None)
 
     def _close(self) -> None:
-        self.process.wait(30)
-        self._reader.join(5)
+        self.process.wait(60)
+        self._reader.join(60)
         if self.process.stdout is not None:
             self.process.stdout.close()
 

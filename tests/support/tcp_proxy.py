@@ -71,7 +71,7 @@ class TcpProxy:
         self._answers_pass.set()
         self.cut()
         for thread in list(self._threads):
-            thread.join(5)
+            thread.join(60)
         self._listener.close()
 
     def _start(self, target: object, *args: object) -> None:
@@ -86,7 +86,7 @@ class TcpProxy:
             except TimeoutError:
                 continue
             try:
-                server = socket.create_connection(self._target, timeout=5) if self._open_gate.is_set() else None
+                server = socket.create_connection(self._target, timeout=30) if self._open_gate.is_set() else None
             except OSError:
                 server = None
             if server is None:

@@ -136,10 +136,10 @@ def raw_server(handle: Callable[[socket.socket], None]) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         stopping.set()
-        acceptor.join(5)
+        acceptor.join(60)
         listener.close()
         for thread in threads:
-            thread.join(25)
+            thread.join(60)
 
 
 @contextmanager

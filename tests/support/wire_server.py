@@ -298,4 +298,4 @@ def running_wire_server(tls: ssl.SSLContext | None = None) -> Iterator[WireServe
         wire.stopping.set()
         server.shutdown()
         server.server_close()
-        thread.join(10)
+        thread.join(60)

@@ -95,7 +95,7 @@ class Rig:
             self.script.hold_inputs = False
             self.script.away = False
             self.stop.set()
-            thread.join(20)
+            thread.join(60)
             assert not thread.is_alive(), "the consumer did not stop"
 
 

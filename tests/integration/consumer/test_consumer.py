@@ -35,7 +35,7 @@ def test_a_busy_consumer_claims_nothing_and_takes_no_offer(rig: Rig) -> None:
     act = rig.runner.held("a")
 
     with rig.consuming():
-        act.started.wait(10)
+        act.started.wait(60)
         eventually(lambda: rig.runner.runs_of("b"))
 
         assert second.state is TaskState.PENDING
@@ -52,7 +52,7 @@ def test_the_offer_is_settled_at_the_claim_and_not_at_the_end(rig: Rig) -> None:
     act = rig.runner.held("a")
 
     with rig.consuming():
-        act.started.wait(10)
+        act.started.wait(60)
 
         assert rig.inbox.fates == [("offered", "a"), ("settled", "a")]
 
@@ -95,7 +95,7 @@ def test_a_host_that_falls_sick_claims_nothing_that_it_staged_and_pauses(rig: Ri
     act.execute_error = RunnerError("the engine went away")
 
     with rig.consuming():
-        act.started.wait(10)
+        act.started.wait(60)
         eventually(lambda: rig.runner.runs_of("b"))
         rig.runner.trouble = RunnerError("the engine is away")
         act.gate.set()
@@ -130,7 +130,7 @@ def test_a_failing_model_does_not_slow_others_down(rig: Rig) -> None:
     with rig.consuming():
         eventually(lambda: _ended(*tasks))
 
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 20
 
 
 def test_no_unforeseen_error_ends_the_loop_or_leaves_a_task_unreported(rig: Rig) -> None:
@@ -185,12 +185,12 @@ def test_after_a_stop_a_running_model_may_end_and_is_reported(rig: Rig) -> None:
     act = rig.runner.held("a")
 
     with rig.consuming() as thread:
-        act.started.wait(10)
+        act.started.wait(60)
         rig.stop.set()
         eventually(lambda: len(task.beats) >= 2)
         assert thread.is_alive()
         act.gate.set()
-        thread.join(10)
+        thread.join(60)
 
         assert not thread.is_alive()
     assert task.report.outcome is Outcome.SUCCEEDED
@@ -202,9 +202,9 @@ def test_when_the_grace_is_over_the_task_is_handed_back(rig: Rig) -> None:
     act = rig.runner.held("a")
 
     with rig.consuming(grace=timedelta(seconds=0.2)) as thread:
-        act.started.wait(10)
+        act.started.wait(60)
         rig.stop.set()
-        thread.join(10)
+        thread.join(60)
 
         assert not thread.is_alive()
     assert (task.report.outcome, task.state) == (Outcome.HANDED_BACK, TaskState.PENDING)
@@ -215,10 +215,10 @@ def test_a_second_signal_hands_back_at_once(rig: Rig) -> None:
     act = rig.runner.held("a")
 
     with rig.consuming(grace=timedelta(hours=1)) as thread:
-        act.started.wait(10)
+        act.started.wait(60)
         rig.stop.set()
         rig.hurry.set()
-        thread.join(10)
+        thread.join(60)
 
         assert not thread.is_alive()
     assert task.report.outcome is Outcome.HANDED_BACK
@@ -229,10 +229,10 @@ def test_a_stop_with_private_api_away_ends_soon_after_the_grace(rig: Rig) -> Non
     act = rig.runner.held("a")
 
     with rig.consuming(grace=timedelta(seconds=0.2)) as thread:
-        act.started.wait(10)
+        act.started.wait(60)
         rig.script.away = True
         rig.stop.set()
-        thread.join(15)
+        thread.join(60)
 
         assert not thread.is_alive()
     assert (task.reports, task.state) == ([], TaskState.RUNNING)
@@ -242,7 +242,7 @@ def test_an_idle_consumer_stops_soon(rig: Rig) -> None:
     with rig.consuming() as thread:
         eventually(lambda: "next" in rig.script.calls)
         rig.stop.set()
-        thread.join(5)
+        thread.join(60)
 
         assert not thread.is_alive()
 

@@ -97,7 +97,7 @@ def test_a_damaged_download_is_fetched_again(rig: Rig) -> None:
     repairer = threading.Thread(target=repair)
     repairer.start()
     rig.executor.complete(rig.executor.run(attempt, lambda _: None))
-    repairer.join(5)
+    repairer.join(60)
 
     assert rig.runner.runs[0].input == b"whole"
 
@@ -183,7 +183,7 @@ def test_a_delivery_that_is_waited_for_ends_with_the_stop(rig: Rig, reason: Stop
     work.start()
     eventually(lambda: rig.script.calls.count("output") >= 2)
     attempt.stop(reason)
-    work.join(10)
+    work.join(60)
 
     assert not work.is_alive()
     assert task.report.outcome is outcome
@@ -198,7 +198,7 @@ def test_a_lost_lease_during_the_delivery_reports_nothing(rig: Rig) -> None:
     work.start()
     eventually(lambda: rig.script.calls.count("output") >= 1)
     rig.script.mishaps["heartbeat"] = [StaleAttempt("another has it")]
-    work.join(10)
+    work.join(60)
 
     assert not work.is_alive()
     assert attempt.stop_reason is StopReason.LOST
@@ -214,7 +214,7 @@ def test_a_drained_consumer_gives_up_its_report_after_one_more_try(rig: Rig) -> 
     work.start()
     eventually(lambda: rig.script.calls.count("finish") >= 2)
     attempt.stop(StopReason.DRAINED)
-    work.join(10)
+    work.join(60)
 
     assert not work.is_alive()
     assert attempt.over.is_set()

@@ -30,7 +30,7 @@ def test_the_lease_is_kept_while_it_stages_runs_and_uploads(rig: Rig) -> None:
     act.gate.set()
     eventually(lambda: Step.UPLOAD in task.beats)
     rig.script.mishaps["output"] = []
-    work.join(10)
+    work.join(60)
 
     assert task.report.outcome is Outcome.SUCCEEDED
 
@@ -44,7 +44,7 @@ def test_after_the_report_no_heartbeat_is_sent(rig: Rig) -> None:
     work = _work(rig, rig.attempt("b"))
     eventually(lambda: len(other.beats) >= 2)
     held.gate.set()
-    work.join(10)
+    work.join(60)
 
     assert len(task.beats) == beats
 
@@ -54,9 +54,9 @@ def test_a_cancel_stops_the_model_and_is_reported(rig: Rig) -> None:
     act = rig.runner.held("a")
 
     work = _work(rig, rig.attempt("a"))
-    act.started.wait(10)
+    act.started.wait(60)
     task.cancel = True
-    work.join(10)
+    work.join(60)
 
     assert task.report.outcome is Outcome.CANCELLED
     assert task.report.exit_code is None
@@ -69,9 +69,9 @@ def test_a_stale_answer_stops_the_model_and_nothing_is_written(rig: Rig) -> None
     attempt = rig.attempt("a")
 
     work = _work(rig, attempt)
-    act.started.wait(10)
+    act.started.wait(60)
     task.attempt += 1
-    work.join(10)
+    work.join(60)
 
     assert attempt.stop_reason is StopReason.LOST
     assert (task.outputs, task.reports, rig.script.calls.count("finish")) == ([], [], 0)
@@ -83,14 +83,14 @@ def test_private_api_being_away_for_longer_than_the_lease_does_not_stop_the_mode
     attempt = rig.attempt("a")
 
     work = _work(rig, attempt)
-    act.started.wait(10)
+    act.started.wait(60)
     rig.script.away = True
     began = time.monotonic()
     eventually(lambda: time.monotonic() - began > 2 * LEASE.total_seconds())
     assert not attempt.stopped.is_set()
     rig.script.away = False
     act.gate.set()
-    work.join(10)
+    work.join(60)
 
     assert task.report.outcome is Outcome.SUCCEEDED
 

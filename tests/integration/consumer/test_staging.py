@@ -117,7 +117,7 @@ def test_a_slow_staging_goes_on_after_the_claim_while_the_lease_is_kept(rig: Rig
     work.start()
     eventually(lambda: len(task.beats) >= 3)
     rig.script.hold_inputs = False
-    work.join(10)
+    work.join(60)
 
     assert task.report.outcome is Outcome.SUCCEEDED
     assert rig.script.calls.count("input") == 1
@@ -135,7 +135,7 @@ def test_a_slow_staging_is_broken_off_when_its_attempt_is_told_to_stop(rig: Rig)
     work = threading.Thread(target=lambda: rig.executor.complete(rig.executor.run(attempt, ahead.take)))
     work.start()
     attempt.stop(StopReason.CANCELLED)
-    work.join(10)
+    work.join(60)
 
     assert not work.is_alive()
     assert task.report.outcome is Outcome.CANCELLED
@@ -149,7 +149,7 @@ def test_throwing_away_does_not_wait_for_a_private_api_that_is_away(rig: Rig) ->
 
     dropping = threading.Thread(target=ahead.throw_away)
     dropping.start()
-    dropping.join(10)
+    dropping.join(60)
 
     assert not dropping.is_alive()
     assert rig.runner.runs == []

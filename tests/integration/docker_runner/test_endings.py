@@ -93,7 +93,7 @@ def test_a_run_ends_at_its_time_limit(runner: DockerRunner, tiny_image: str, tmp
     done = run_to_the_end(runner, assignment, tmp_path, {"run.sh": "trap '' TERM; echo busy; sleep 60"})
 
     assert done.result == RunResult(exit_code=137, log_tail="busy\n", timed_out=True)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 45
 
 
 def test_a_run_ends_soon_after_it_was_cancelled(
@@ -105,7 +105,7 @@ def test_a_run_ends_soon_after_it_was_cancelled(
     eventually(lambda: docker_engine.api.logs(run.container))
 
     cancelled.set()
-    thread.join(10)
+    thread.join(45)
     run.discard()
 
     assert results == [RunResult(exit_code=137, log_tail="begun\n", cancelled=True)]
@@ -200,7 +200,7 @@ def test_a_container_that_is_removed_under_a_run_is_the_platforms_trouble(
     eventually(lambda: is_running(docker_engine, run))
 
     docker_engine.api.remove_container(run.container, force=True)
-    thread.join(10)
+    thread.join(45)
     run.discard()
 
     assert isinstance(results[0], RunnerError)
@@ -225,7 +225,7 @@ def test_a_run_survives_that_the_engine_was_away_for_a_while(
             runner.check()
         assert thread.is_alive()
     docker_engine.api.put_archive(run.container, "/input", tar_of_an_empty_file("go"))
-    thread.join(20)
+    thread.join(45)
     run.discard()
 
     assert results == [RunResult(exit_code=0, log_tail="before\nafter\n")]
@@ -247,7 +247,7 @@ def test_a_failure_while_the_engine_was_away_is_not_held_against_the_model(
     with proxy.cut():
         docker_engine.api.kill(run.container)
         eventually(lambda: not is_running(docker_engine, run))
-    thread.join(20)
+    thread.join(45)
     run.discard()
 
     assert isinstance(results[0], RunnerError)

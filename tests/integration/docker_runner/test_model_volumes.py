@@ -128,7 +128,7 @@ class watched_volumes:  # noqa: N801 - reads as a verb in a with statement
 
     def __exit__(self, *_: object) -> None:
         self._engine.api.create_volume(f"{self._stem}-end", labels={INSTALLATION: self._installation, KIND: "end"})
-        self._thread.join(10)
+        self._thread.join(60)
         self._events.close()
         self._engine.api.remove_volume(f"{self._stem}-end")
 
@@ -175,7 +175,7 @@ def test_a_half_filled_volume_of_a_dead_consumer_is_filled_anew_once_it_was_swep
 
     assert attempt in runner.leftovers()
     runner.remove_leftover(attempt)
-    waiting.join(20)
+    waiting.join(60)
     runner.forget_models(frozenset({SHA256}))
 
     assert logs == ["0.5\nempty\nsub\n"]

@@ -137,7 +137,7 @@ def test_an_output_that_becomes_stale_while_it_streams_is_refused_and_removed(ap
     def slowly() -> object:
         yield bytes(2_000_000)
         sent_half.set()
-        go_on.wait(20)
+        go_on.wait(60)
         yield bytes(10)
 
     def upload() -> None:
@@ -148,11 +148,11 @@ def test_an_output_that_becomes_stale_while_it_streams_is_refused_and_removed(ap
 
     uploading = threading.Thread(target=upload)
     uploading.start()
-    sent_half.wait(10)
+    sent_half.wait(60)
     eventually(lambda: any(name.startswith("tmp/") for name in api.files()))
     api.lapse(uid)
     go_on.set()
-    uploading.join(20)
+    uploading.join(60)
 
     assert answers[0].status_code == 409
     assert [name for name in api.files() if not name.startswith("inputs/")] == []
@@ -310,7 +310,7 @@ def test_long_polls_give_each_task_to_one_consumer_at_once(api: Api) -> None:
     uids = {api.new_task() for _ in range(3)}
     posted = time.monotonic()
     for thread in waiting:
-        thread.join(10)
+        thread.join(60)
 
     assert {uid for uid, _ in offers} == uids
     assert max(when for _, when in offers) - posted < 0.9

@@ -169,16 +169,16 @@ def test_waiting_polls_answer_when_the_task_ends_and_not_before(api: Api) -> Non
     uid = api.new_task()
     api.claim(uid)
     answers: list[httpx.Response] = []
-    waiting = threading.Thread(target=lambda: answers.append(api.poll(uid, wait=20)))
+    waiting = threading.Thread(target=lambda: answers.append(api.poll(uid, wait=50)))
     waiting.start()
     eventually(lambda: uid in api.wiring.wakeups._ends)
     began = time.monotonic()
 
     api.finish(uid, Outcome.MODEL_FAILED, reason="Broken.")
-    waiting.join(10)
+    waiting.join(60)
 
     assert answers[0].status_code == 552
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_waiting_in_vain_answers_where_the_task_stands(sqlite_api: Api) -> None:
@@ -266,10 +266,10 @@ def test_a_post_that_is_called_off_during_its_commit_leaves_the_row_its_file(
     api = make_sqlite_api()
     api.register("m")
     loop, services = api.loop, api.wiring.services
-    model = asyncio.run_coroutine_threadsafe(services.models.find("m"), loop).result(10)
+    model = asyncio.run_coroutine_threadsafe(services.models.find("m"), loop).result(60)
     blob = asyncio.run_coroutine_threadsafe(
         services.files.receive(BlobKind.INPUT, chunks_of(make_zip()), 2**20), loop
-    ).result(10)
+    ).result(60)
 
     with closing(sqlite3.connect(tmp_path / "platform.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

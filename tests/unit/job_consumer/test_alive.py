@@ -40,7 +40,7 @@ def consumer(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
                 process.send_signal(signal.SIGCONT)
                 assert process.stdin is not None
                 process.stdin.close()
-                process.wait(10)
+                process.wait(60)
 
 
 def check(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -90,7 +90,7 @@ def test_one_of_several_that_hangs_is_named_and_the_others_are_alive(
 def test_a_consumer_that_was_killed_is_none_that_hangs(tmp_path: Path) -> None:
     with consumer(tmp_path) as killed, consumer(tmp_path):
         killed.kill()
-        killed.wait(10)
+        killed.wait(60)
 
         assert check(tmp_path) == (0, "")
         assert check(tmp_path, str(killed.pid)) == (1, f"no consumer runs as process {killed.pid}\n")

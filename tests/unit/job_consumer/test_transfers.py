@@ -45,15 +45,15 @@ def test_many_that_start_at_once_all_keep_their_folders(tmp_path: Path) -> None:
     kept: list[bool] = []
 
     def start(number: int) -> None:
-        begin.wait(10)
+        begin.wait(60)
         with Transfers(tmp_path, f"consumer-{number}") as transfers, transfers.folder() as folder:
-            begin.wait(10)
+            begin.wait(60)
             kept.append(folder.is_dir())
 
     starters = [threading.Thread(target=start, args=(number,)) for number in range(16)]
     for starter in starters:
         starter.start()
     for starter in starters:
-        starter.join(20)
+        starter.join(60)
 
     assert kept == [True] * 16

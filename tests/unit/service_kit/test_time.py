@@ -48,7 +48,7 @@ def test_a_pause_ends_with_the_deadline() -> None:
     deadline.pause(timedelta(hours=1))
 
     assert deadline.expired
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 def test_at_most_is_the_bound_or_what_is_left() -> None:
