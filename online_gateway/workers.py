@@ -379,7 +379,9 @@ class WorkerPort:
             )
         expected = worker_proof(self._token, nonce, hello.nonce, hello.pool, hello.worker_id)
         if len(hello.nonce) != NONCE_BYTES or not is_same_proof(hello.proof, expected):
-            return Refused("The worker's token is not the gateway's: compare WORKER_TOKEN on both sides.", is_final=True)
+            return Refused(
+                "The worker's token is not the gateway's: compare WORKER_TOKEN on both sides.", is_final=True
+            )
         reason = self._refusal(hello.pool)
         return None if reason is None else Refused(reason, is_final=False)
 
@@ -465,7 +467,5 @@ def _peer(transport: asyncio.Transport) -> str:
     if isinstance(address, tuple):
         return f"{address[0]}:{address[1]}"
     peer = transport.get_extra_info("socket")
-    pid, _, _ = _PEER_CREDENTIALS.unpack(
-        peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
-    )
+    pid, _, _ = _PEER_CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size))
     return f"process {pid} of this machine"
