@@ -11,6 +11,7 @@ MAY_READ_THE_ENVIRONMENT = {
     "inference_client/cli/": "a command line has no settings module",
     "standalone/layout.py": "where the desktop wants data to lie",
     "standalone/demo.py": "the environment of the commands that it shows",
+    "online_worker/engines/onnx_session.py": "by it alone is onnxruntime told to report nothing",
 }
 
 _ENVIRONMENT = {"environ", "getenv"}
@@ -136,6 +137,8 @@ VENDORS = {
     "docker": ("job_consumer/runner/docker/",),
     "aiohttp": ("public_api/relay.py",),
     "httpx": ("job_consumer/private_api.py", "inference_client/", "standalone/"),
+    "onnx": ("online_worker/engines/onnx",),
+    "onnxruntime": ("online_worker/engines/onnx",),
     "uvicorn": ("service_kit/",),
     "structlog": ("service_kit/",),
 }
