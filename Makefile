@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format docs constraints clean secrets certs up down backup reset-queue reset-all gpus images images-offline images-save images-load audit
+.PHONY: help demo test check bench bench-online format docs constraints clean secrets certs up down backup reset-queue reset-all gpus images images-offline images-save images-load audit
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,10 @@ gpus:  ## Write docker-compose.gpus.yaml: one consumer for each card of this hos
 bench: $(VENV)/.test  ## Measure against floors in the same run; rewrites documentation/reference/performance.md
 	$(BIN)/python -m tests.support.install
 	$(BIN)/python -m benchmarks
+
+bench-online: $(VENV)/.test  ## Measure the online path against floors and other servers; rewrites its half of that page
+	$(BIN)/python -m tests.support.install
+	$(BIN)/python -m benchmarks.online
 
 format: $(VENV)/.test  ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .

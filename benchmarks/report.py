@@ -17,12 +17,25 @@ _INTRODUCTION = """\
 # Performance
 
 Each number of ours stands beside a floor that was measured in the same run, by turns with it: the ratio is what a
-reader may rely on, the absolute times are this machine's. Durations are medians with the middle half in brackets. This
-page is written by `make bench`; nothing in it is edited by hand.
+reader may rely on, the absolute times are this machine's. Durations are medians with the middle half in brackets. The
+first half of this page is written by `make bench`, the second by `make bench-online`; nothing in it is edited by hand.
+"""
+_BATCH_TITLE = "## The batch path\n"
+_ONLINE_TITLE = "## The online path\n"
+
+_ONLINE = """\
+![Calls per second at 64 connections](../images/online_calls.svg)
+
+The floor is the same sum inside one bare raw-ASGI process under uvicorn. Ours is a gateway and two worker processes,
+each call a frame to a worker and back; the others stand in virtual environments of their own, with two workers each, as
+their documentation starts them. All share the cores with wrk, which makes the load; systems are measured by turns.
+
+For the networks the floor is onnxruntime on one thread in the measuring process. Ours is the public Triton client with
+binary tensors, through the gateway, to one worker with one thread, and back; one call at a time.
 """
 
 _FLOORS = """\
-## What the floors are
+### What the floors are
 
 * **Turnaround and throughput**: one container of the same image through the Docker SDK, create, start, wait, remove,
   with no network, and no volumes, limits or log. Ours is everything between the first byte of the post and the last
@@ -42,14 +55,14 @@ _FLOORS = """\
 """
 
 _REPEAT = """\
-## How to repeat it
+### How to repeat it
 
 `make bench` measures all of it and rewrites this page. `python -m benchmarks --only polls` measures one part, `--quick`
 measures briefly; both only print.
 """
 
 _MOMENT = """\
-Measured on {day} by `make bench` in {minutes:.1f} minutes. The load average of the last minute was {before:.1f} before
+Measured on {day} by `{command}` in {minutes:.1f} minutes. The load average of the last minute was {before:.1f} before
 and {after:.1f} after; the benchmarks are part of the latter.
 """
 
@@ -68,20 +81,43 @@ def write(path: Path, findings: Findings, loads: tuple[float, float], seconds: f
     """Write the page; ``loads`` are the load averages before and after."""
     day = datetime.now(UTC).date().isoformat()
     parts = [
-        _INTRODUCTION,
+        _BATCH_TITLE,
         _markdown(_HEAD, [_cells(row) for row in findings.rows]),
         *map(_section, findings.details),
         _FLOORS.format(loader=loader()),
-        "## The machine\n",
+        "### The machine\n",
         _markdown(("part", "here"), machine.description()),
-        _MOMENT.format(day=day, minutes=seconds / 60, before=loads[0], after=loads[1]),
+        _MOMENT.format(day=day, command="make bench", minutes=seconds / 60, before=loads[0], after=loads[1]),
         _REPEAT,
     ]
-    path.write_text("\n".join(parts), encoding="utf-8")
+    _, online = _halves(path)
+    path.write_text("\n".join([_INTRODUCTION, *parts, online]), encoding="utf-8")
+
+
+def write_online(path: Path, findings: Findings, loads: tuple[float, float], seconds: float) -> None:
+    """Write the page's second half, whose picture lies beside the documentation's others."""
+    day = datetime.now(UTC).date().isoformat()
+    parts = [
+        _ONLINE_TITLE,
+        _markdown(_HEAD, [_cells(row) for row in findings.rows]),
+        _ONLINE,
+        *map(_section, findings.details),
+        _MOMENT.format(day=day, command="make bench-online", minutes=seconds / 60, before=loads[0], after=loads[1]),
+    ]
+    batch, _ = _halves(path)
+    path.write_text(f"{_INTRODUCTION}\n{batch}" + "\n".join(parts), encoding="utf-8")
+
+
+def _halves(path: Path) -> tuple[str, str]:
+    """What the page says of the batch path and of the online path, each from its title on; '' where it says nothing."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    before, found, online = text.partition(_ONLINE_TITLE)
+    _, title, batch = before.partition(_BATCH_TITLE)
+    return title + batch, found + online
 
 
 def _section(detail: Detail) -> str:
-    return f"## {detail.title}\n\n{_markdown(detail.head, detail.lines)}\n{detail.note}\n"
+    return f"### {detail.title}\n\n{_markdown(detail.head, detail.lines)}\n{detail.note}\n"
 
 
 def _cells(row: Row) -> tuple[str, ...]:
