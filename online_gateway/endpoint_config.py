@@ -19,6 +19,11 @@ from contracts.inference import ENDPOINT_NAME_PATTERN, MODELHOST_POOL
 
 EngineName = Literal["python", "onnx", "echo"]
 
+POOL_ECHO = f"{MODELHOST_POOL}.echo"
+"""The hidden endpoint of the model hosts that shows who answered."""
+RESERVED_NAMES = frozenset({MODELHOST_POOL, POOL_ECHO})
+"""No upload makes endpoints of these names."""
+
 NO_HOST = "NO_HOST"
 """The HOST of a support process: a script beside the endpoints that nobody can call."""
 _LOCAL_HOSTS = {"", "127.0.0.1", "localhost", "::1", "0.0.0.0"}  # noqa: S104 - compared, not bound
@@ -76,12 +81,27 @@ class EndpointConfig(BaseModel):
     @property
     def local_workers(self) -> int:
         """Worker processes that the supervisor of this gateway keeps alive."""
-        return self.workers if self.host in _LOCAL_HOSTS and not self.is_disabled else 0
+        return self.workers if self.is_local and not self.is_disabled else 0
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its workers run on this machine."""
+        return self.host in _LOCAL_HOSTS
 
     @property
     def pool(self) -> str:
         """The workers that serve it: its own, or for an uploaded ONNX model the model hosts."""
-        return MODELHOST_POOL if self.engine == "onnx" else self.name
+        return MODELHOST_POOL if self.engine == "onnx" or self.name == POOL_ECHO else self.name
+
+    @property
+    def is_pool(self) -> bool:
+        """Whether it is no endpoint, but the settings of the model hosts."""
+        return self.name == MODELHOST_POOL
+
+    @property
+    def awaits_content(self) -> bool:
+        """Whether there is nothing to serve before a file was installed."""
+        return self.needs_content or self.content is not None or self.engine == "onnx"
 
 
 class GatewayFile(BaseModel):
@@ -99,6 +119,29 @@ class GatewayFile(BaseModel):
     """What follows an endpoint's name in the name of its class."""
     run_path: str = "/run"
     """Where the microservice gateway's calls arrive."""
+
+    def load_config(self, endpoint: EndpointConfig) -> dict[str, Any]:
+        """What a worker is told to load, beside the content.
+
+        ``classes`` are names that the endpoint's class may have, in the order in which they are looked for.
+        """
+        if endpoint.engine != "python":
+            return {"entry": dict(endpoint.config), "module": None, "class": None, "classes": []}
+        module = self.module_of(endpoint)
+        classes = [class_name(name, self.class_suffix) for name in (module.stem, endpoint.name)]
+        return {
+            "entry": dict(endpoint.config),
+            "module": str(module),
+            "class": classes[0],
+            "classes": list(dict.fromkeys(classes)),
+        }
+
+    def module_of(self, endpoint: EndpointConfig) -> Path:
+        """The Python file with the endpoint's class, or the script of the support process."""
+        if endpoint.module is not None:
+            return self.folder / endpoint.module
+        file = f"{endpoint.server_class or endpoint.name}.py"
+        return (self.modules or self.folder / "endpoints") / file
 
 
 _READ = {field.alias: name for name, field in EndpointConfig.model_fields.items() if field.alias}

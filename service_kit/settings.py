@@ -117,6 +117,22 @@ def load(settings: type[S], **given: Any) -> S:
         raise SystemExit(WRONG_CONFIGURATION) from None
 
 
+_FOR_CHILDREN = {"PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT"}
+_FOR_CHILDREN_PREFIXES = (
+    *("LC_", "LD_", "PYTHON", "XDG_", "SSL_", "CUDA", "NVIDIA_", "OMP_", "MKL_", "KMP_", "OPENBLAS_"),
+    *("ORT_", "TF_", "TORCH_", "HF_"),
+)
+
+
+def environment_for_children() -> dict[str, str]:
+    """What of our environment a child process needs that runs the code of others: no setting, and so no secret."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _FOR_CHILDREN or name.startswith(_FOR_CHILDREN_PREFIXES)
+    }
+
+
 def end_misconfigured(sentence: str) -> NoReturn:
     """End the process, with one line, because it cannot run as it is configured."""
     _say(sentence)
