@@ -1,7 +1,5 @@
 """The class behind the endpoint modules of the microservice gateway."""
 
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,31 +14,17 @@ class FlaskWorker(Endpoint):
     ``cfg_weight`` its WEIGHT. A constructor hands the keywords that it gets on as they are.
     """
 
-    def __init__(
-        self,
-        *,
-        context: EndpointContext,
-        log: Logger,
-        default_config: Mapping[str, Any] | None = None,
-        upstream_config: Mapping[str, Any] | None = None,
-        prefix_log: str = "",
-    ) -> None:
+    def __init__(self, *, context: EndpointContext, log: Logger, prefix_log: str = "") -> None:
         super().__init__(context)
         self.log = log
         self.prefix_log = prefix_log
-        upstream = {key.upper(): value for key, value in (upstream_config or {}).items()}
-        self.config_data: dict[str, Any] = {**(default_config or {}), **upstream}
+        self.config_data: dict[str, Any] = dict(context.config)
         self._is_loaded = False
 
     @classmethod
     def create(cls, context: EndpointContext) -> Self:
         """Make an instance."""
-        return cls(
-            context=context,
-            log=Logger(lib_name=context.name),
-            default_config=getattr(sys.modules.get(cls.__module__), "_CONFIG", None),
-            upstream_config=context.config,
-        )
+        return cls(context=context, log=Logger(lib_name=context.name))
 
     def __getattr__(self, name: str) -> Any:
         """A key of the configuration as ``cfg_<key>``.
@@ -49,7 +33,7 @@ class FlaskWorker(Endpoint):
         """
         if name.startswith("cfg_"):
             key = name.removeprefix("cfg_")
-            for candidate, value in self.config_data.items():
+            for candidate, value in reversed(self.config_data.items()):
                 if candidate.lower() == key:
                     return value
         elif not name.startswith("__") and self.__dict__.get("_is_loaded") is False:

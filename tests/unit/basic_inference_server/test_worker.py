@@ -8,8 +8,6 @@ from basic_inference_server import FlaskWorker
 from contracts.inference import InvalidInput
 from online_worker.endpoint import EndpointContext
 
-_CONFIG = {"WEIGHT": 2, "BIAS": 1}
-
 
 class LinearWorker(FlaskWorker):
     def __init__(self, **kwargs: Any) -> None:
@@ -48,7 +46,9 @@ class LoadsWithWhatItsConstructorSet(LinearWorker):
 
 def made(kind: type[FlaskWorker], **entry: Any) -> tuple[FlaskWorker, list[tuple[str, str]]]:
     told: list[tuple[str, str]] = []
-    context = EndpointContext("linear", entry, "w1", lambda notif, msg: told.append((notif, msg)))
+    context = EndpointContext(
+        "linear", {"WEIGHT": 2, "BIAS": 1, **entry}, "w1", lambda notif, msg: told.append((notif, msg))
+    )
     worker = kind.create(context)
     worker.load(None)
     return worker, told
@@ -64,10 +64,10 @@ def test_a_call_goes_through_the_three_steps() -> None:
     assert answered(worker, {"x": 3}) == {"y": 7}
 
 
-def test_the_entry_of_the_file_goes_on_top_of_the_modules_defaults() -> None:
-    worker, _ = made(LinearWorker, WEIGHT=5, new_key="n")
+def test_each_key_of_the_configuration_is_an_attribute_in_lower_case() -> None:
+    worker, _ = made(LinearWorker, WEIGHT=5, new_Key="n")
 
-    assert worker.config_data == {"WEIGHT": 5, "BIAS": 1, "NEW_KEY": "n"}
+    assert worker.config_data == {"WEIGHT": 5, "BIAS": 1, "new_Key": "n"}
     assert (worker.cfg_weight, worker.cfg_bias, worker.cfg_new_key) == (5, 1, "n")
 
 
