@@ -1,32 +1,48 @@
 """Settings of online_worker, read from the environment; ``infer worker`` takes the same as options."""
 
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from contracts.inference import ENDPOINT_NAME_PATTERN
+from online_worker.gateway_address import gateway_addresses
 from service_kit.logging import LogFormat
 from service_kit.settings import LONGEST_SECONDS, HeaderToken, LogLevel, Settings
+
+
+def _check_addresses(text: str) -> str:
+    gateway_addresses(text)
+    return text
+
+
+GatewayAddresses = Annotated[str, AfterValidator(_check_addresses)]
 
 
 class OnlineWorkerSettings(Settings):
     """One field per environment variable, in capitals."""
 
-    online_gateway: str = Field(
+    online_gateway: GatewayAddresses = Field(
         description="Where gateways await workers, separated by commas: tcp://host:5010, or unix:///path on one host."
     )
-    endpoint: str = Field(description="The endpoint to serve; 'modelhost' serves every uploaded ONNX model.")
+    endpoint: str = Field(
+        pattern=ENDPOINT_NAME_PATTERN,
+        description="The endpoint to serve; 'modelhost' serves every uploaded ONNX model.",
+    )
     worker_token: HeaderToken = Field(description="What the gateway asks every worker for.")
-    worker_id: str | None = Field(default=None, description="A name of its own; by default one is made at each start.")
+    worker_id: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$",
+        description="A name of its own; by default one is made at each start.",
+    )
     modules_dir: Path | None = Field(
         default=None, description="Where endpoint modules lie on this host, if not where they lie on the gateway's."
     )
     contents_dir: Path | None = Field(
         default=None, description="Folder for the files of generations; by default a temporary one."
     )
-    onnx_provider: str = Field(
-        default="auto",
-        pattern="^(auto|cpu|cuda)$",
-        description="What ONNX models run on; auto: CUDA where there is a card.",
+    onnx_provider: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="What ONNX models run on; auto: CUDA where there is a card."
     )
     batch_size: int = Field(default=1024, ge=1, le=1024, description="The most calls that it predicts together.")
     away_seconds: float = Field(

@@ -27,13 +27,15 @@ class EndpointContext:
 class Endpoint:
     """One model in memory. Subclass it; implement :meth:`predict`, and what else the model needs.
 
-    A call runs ``preprocess``, ``predict``, ``postprocess``, all in one thread. A document call hands ``preprocess`` a
-    dict of JSON values, and its answer must be JSON values too (numpy arrays and numbers are converted). A tensor call
-    hands it a dict of numpy arrays by name (BYTES: arrays of ``bytes`` objects), and must be answered with such a dict.
+    A call runs ``preprocess``, ``predict``, ``postprocess``, all calls in one thread; ``create``, ``load``, ``warm_up``
+    and ``close`` run in another, while calls of the generation before are answered. A document call hands
+    ``preprocess`` a dict of JSON values, and its answer must be JSON values too (numpy arrays and numbers are
+    converted). A tensor call hands it a dict of numpy arrays by name (BYTES: arrays of ``bytes`` objects), and must be
+    answered with such a dict.
     """
 
     inputs: ClassVar[tuple[TensorSpec, ...]] = ()
-    """The tensors that it takes, for clients that ask; a tensor call is checked against them if there are any."""
+    """The tensors that it takes; a tensor call is checked against them, and refused where there are none."""
     outputs: ClassVar[tuple[TensorSpec, ...]] = ()
     version: str | None = None
     """The version of the code, where it has one; answers carry it."""
