@@ -12,7 +12,7 @@ import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from contracts.worker_protocol import (
     CHUNK_BYTES,
@@ -104,6 +104,11 @@ class WorkerConnection(asyncio.Protocol):
 
     # What the data plane and the loading of generations use
 
+    @property
+    def takes_calls(self) -> bool:
+        """Whether something can be sent to it, and it does not end."""
+        return self.is_open and not self.is_leaving
+
     def send(self, message: FromGateway) -> None:
         """Hand the message to the system, or to memory while the worker reads too slowly; nothing once it is lost.
 
@@ -146,7 +151,9 @@ class WorkerConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Challenge the peer, unless too many others have not yet answered theirs."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what a stream's server hands out
+        transport = cast(
+            "asyncio.Transport", transport
+        )  # what a stream's server hands out; uvloop's derives from nothing
         self._transport = transport
         self.peer = _peer(transport)
         if len(self._unproven) >= _MOST_UNPROVEN:
