@@ -1,31 +1,24 @@
-"""Which generation of each endpoint is served, and how the next one takes its place."""
+"""Which generation of each endpoint is served; see :mod:`online_gateway.endpoint_generations` for how it changes."""
 
+import asyncio
 from dataclasses import dataclass, field
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
-from contracts.inference import SwapReport, TensorSpec
+from contracts.inference import SwapReport, TensorSpec, UnknownEndpoint
+from contracts.worker_protocol import Loaded, NeedContent
+from online_gateway.background import Background
 from online_gateway.dataplane import DataPlane
+from online_gateway.endpoint_generations import EndpointGenerations, NewVersion, Surroundings
+from online_gateway.generation import Recipe
+from online_gateway.loading import Loader
 from online_gateway.pools import Pools
 from online_gateway.repository import Repository, StagedContent
+from online_gateway.tending import Places
+from online_gateway.workers import WorkerConnection
 from service_kit.deadline import Deadline
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """What every generation of an endpoint is made with."""
-
-    endpoint: str
-    pool: str
-    engine: str
-    config: dict[str, Any]
-    """As ``Load.config``."""
-    needs_content: bool = False
-    """Whether there is no generation before the first file was installed."""
-    module: Path | None = None
-    """The Python file with the endpoint's class: another text makes another digest."""
-    content: Path | None = None
-    """The file of the generation that is there before any was installed."""
+__all__ = ["Generations", "GenerationsState", "Recipe"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,11 @@ class GenerationsState:
 
 
 class Generations:
-    """The generations of all endpoints. Every method belongs to the event loop's thread."""
+    """The generations of all endpoints; a ``PoolListener``. Every method belongs to the event loop's thread.
+
+    ``swap_seconds`` bounds how long a worker loads; calls in flight on the generation before may take
+    ``drain_seconds``.
+    """
 
     def __init__(
         self,
@@ -60,19 +57,52 @@ class Generations:
         *,
         swap_seconds: float = 300.0,
         drain_seconds: float = 30.0,
-    ) -> None: ...
+    ) -> None:
+        self._loader = Loader()
+        self._background = Background()
+        self._around = Surroundings(
+            data_plane,
+            pools,
+            repository,
+            self._loader,
+            Places(),
+            self._background,
+            swap_time=timedelta(seconds=swap_seconds),
+            drain_time=timedelta(seconds=drain_seconds),
+        )
+        self._endpoints: dict[str, EndpointGenerations] = {}
+        pools.subscribe(self)
 
     async def open(self, recipe: Recipe) -> None:
         """Serve an endpoint: its accepted generation, or without one the first, which the recipe alone describes.
 
         Call it after ``DataPlane.open_endpoint``. Serving begins when the first worker of the pool has loaded it.
         Repeated with another recipe, it takes that for the next generations.
+
+        Raises
+        ------
+        InvalidRequest
+            The file that the recipe names cannot be read.
         """
-        raise NotImplementedError
+        while (known := self._endpoints.get(recipe.endpoint)) is not None:
+            if not known.is_closed:
+                known.recipe = recipe
+                return
+            await known.closed.wait()  # at most the time for a drain
+        endpoint = self._endpoints[recipe.endpoint] = EndpointGenerations(recipe, self._around)
+        try:
+            await endpoint.begin()
+        except BaseException:
+            del self._endpoints[recipe.endpoint]
+            raise
 
     async def close(self, endpoint: str) -> None:
         """Stop serving it and let every worker unload it; files stay. Call it before ``DataPlane.close_endpoint``."""
-        raise NotImplementedError
+        one = self._endpoints.get(endpoint)
+        if one is not None and not one.is_closed:
+            await asyncio.shield(self._background.spawn(self._close(one)))
+        elif one is not None:
+            await one.closed.wait()
 
     async def install(
         self,
@@ -86,7 +116,7 @@ class Generations:
         """Load a new generation on every member of the pool, and once all have acknowledged it serve it.
 
         ``config`` replaces the recipe's from then on; ``entry`` is kept with an endpoint that an upload makes, see
-        :meth:`Repository.entries`.
+        :meth:`Repository.entries`. Once begun it comes to its end, also if the caller is cancelled.
 
         Raises
         ------
@@ -94,17 +124,23 @@ class Generations:
             There is no such endpoint; no worker is there to try it.
         SwapFailed
             A worker did not acknowledge it; the generation before goes on serving.
-        StorageFull, Unavailable
-            The disk; likewise.
+        Conflict, StorageFull, Unavailable
+            Another gateway was faster; the disk; likewise.
         """
-        raise NotImplementedError
+        one = self._known(endpoint)
+        return await asyncio.shield(self._background.spawn(one.install(NewVersion(staged, label, config, entry))))
 
     async def unload(self, endpoint: str) -> None:
-        """Stop serving the endpoint until :meth:`load`, or a restart of the gateway; its workers let go of it."""
-        raise NotImplementedError
+        """Stop serving the endpoint until :meth:`load`, or a restart of the gateway; its workers let go of it.
+
+        Raises
+        ------
+        UnknownEndpoint
+        """
+        await self._known(endpoint).unload()
 
     async def load(self, endpoint: str) -> None:
-        """Serve the accepted generation (again); returns when the first worker serves it.
+        """Serve the accepted generation (again); returns when every worker has answered.
 
         Raises
         ------
@@ -113,15 +149,24 @@ class Generations:
         SwapFailed
             No worker could load it.
         """
-        raise NotImplementedError
+        await self._known(endpoint).load()
 
     async def follow(self, endpoint: str) -> None:
-        """Serve what another gateway has accepted in the same folder, if it is newer than what is served here."""
-        raise NotImplementedError
+        """Have what another gateway accepted in the same folder served here too; returns at once."""
+        one = self._endpoints.get(endpoint)
+        if one is not None:
+            one.follow()
 
     async def ready(self, endpoint: str, deadline: Deadline) -> bool:
         """Wait until a worker serves it; whether one does."""
-        raise NotImplementedError
+        one = self._endpoints.get(endpoint)
+        if one is None or one.is_closed:
+            return False
+        try:
+            await asyncio.wait_for(one.is_served.wait(), deadline.remaining.total_seconds())
+        except TimeoutError:
+            return False
+        return True
 
     def state(self, endpoint: str) -> GenerationsState:
         """How it stands.
@@ -130,8 +175,58 @@ class Generations:
         ------
         UnknownEndpoint
         """
-        raise NotImplementedError
+        one = self._known(endpoint)
+        loaded = None if one.serving is None else next(iter(one.held.get(one.serving.number, {}).values()), None)
+        return GenerationsState(
+            accepted=None if one.current is None else one.current.number,
+            serving=None if one.serving is None else one.serving.number,
+            generations=sorted(number for number, holders in one.held.items() if holders),
+            label="" if one.current is None else one.current.label,
+            version=None if loaded is None else loaded.version,
+            inputs=() if loaded is None else tuple(loaded.inputs),
+            outputs=() if loaded is None else tuple(loaded.outputs),
+            is_unloaded=one.is_unloaded,
+            reason=one.trouble,
+            holders={link.worker_id: number for number in sorted(one.held) for link in one.held[number]},
+        )
 
     async def stop(self) -> None:
         """End whatever is being loaded or drained; what is served stays."""
-        raise NotImplementedError
+        await self._background.stop()
+
+    # What the pools tell
+
+    def joined(self, link: WorkerConnection) -> None:
+        """Give it what its endpoints serve, and what is on its way there."""
+        for endpoint in self._of_pool(link):
+            endpoint.joined(link)
+
+    def left(self, link: WorkerConnection, *, in_order: bool) -> None:
+        """It holds nothing any more that calls can be sent to."""
+        self._loader.left(link, in_order=in_order)
+        for endpoint in self._of_pool(link):
+            endpoint.left(link)
+
+    def loaded(self, link: WorkerConnection, message: Loaded) -> None:
+        """What came of a Load."""
+        self._loader.loaded(link, message)
+
+    def needs_content(self, link: WorkerConnection, message: NeedContent) -> None:
+        """It wants the bytes of a generation."""
+        self._loader.needs_content(link, message)
+
+    async def _close(self, one: EndpointGenerations) -> None:
+        try:
+            await one.close()
+        finally:
+            del self._endpoints[one.name]
+            one.closed.set()
+
+    def _of_pool(self, link: WorkerConnection) -> list[EndpointGenerations]:
+        return [one for one in self._endpoints.values() if one.recipe.pool == link.pool]
+
+    def _known(self, endpoint: str) -> EndpointGenerations:
+        one = self._endpoints.get(endpoint)
+        if one is None or one.is_closed:
+            raise UnknownEndpoint(f"There is no endpoint {endpoint[:128]!r}.")
+        return one

@@ -107,8 +107,10 @@ class Repository:
         finally:
             staged.discard()
 
-    async def reserve(self, endpoint: str, staged: StagedContent | None) -> Reservation:
+    async def reserve(self, endpoint: str, staged: StagedContent | None, *, above: int = 0) -> Reservation:
         """Give out the endpoint's next number, and take the staged file over, flushed to disk.
+
+        ``above``: the number of the generation that it has without being installed.
 
         Raises
         ------
@@ -118,7 +120,7 @@ class Repository:
         """
         if staged is not None:
             await staged.flush()
-        return await asyncio.to_thread(self._reserve, endpoint, staged)
+        return await asyncio.to_thread(self._reserve, endpoint, staged, above)
 
     async def accept(
         self, reservation: Reservation, accepted: Accepted, entry: Mapping[str, Any] | None = None
@@ -194,12 +196,12 @@ class Repository:
         with disk_errors(), locked(self._lock):
             work(*arguments)
 
-    def _reserve(self, endpoint: str, staged: StagedContent | None) -> Reservation:
+    def _reserve(self, endpoint: str, staged: StagedContent | None, above: int) -> Reservation:
         folder = self._endpoints / endpoint
         with disk_errors(), locked(self._lock):
             based_on = _number(folder)
             taken = [int(one.name) for one in _numbered(folder)]
-            number = 1 + max(0, based_on or 0, self._last_numbers.get(endpoint, 0), _last_number(folder), *taken)
+            number = 1 + max(above, based_on or 0, self._last_numbers.get(endpoint, 0), _last_number(folder), *taken)
             self._last_numbers[endpoint] = number
             content = None if staged is None else folder / str(number) / "content"
             reservation = Reservation(endpoint, number, content, based_on, None)
@@ -219,13 +221,13 @@ class Repository:
         generation = folder / str(reservation.number)
         with disk_errors(), locked(self._lock):
             there = _read_current(folder)
-            number = there and there.number
+            number = None if there is None else there.number
             if number != reservation.based_on or not generation.is_dir():
                 raise Conflict(
                     f"Another gateway has changed {reservation.endpoint!r} meanwhile"
                     f" (generation {number or 'none'} is accepted there); try again."
                 )
-            kept = dict(entry) if entry is not None else there and there.entry
+            kept = dict(entry) if entry is not None else there.entry if there is not None else None
             write_durably(generation / "generation.json", msgspec.json.encode(accepted))
             flush_folder(generation)
             flush_folder(folder)
