@@ -10,23 +10,16 @@ thread. A call costs one future, and no task or timer of its own: a sweep sees t
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from weakref import WeakSet
 
 from contracts.errors import PlatformError
-from contracts.inference import (
-    InferCall,
-    InferResult,
-    InvalidInput,
-    ModelFailed,
-    QueueFull,
-    UnknownEndpoint,
-    WorkerLost,
-)
+from contracts.inference import InferCall, InferResult, QueueFull, UnknownEndpoint
 from contracts.worker_protocol import Failure, Result
-from online_gateway.dispatch import Dispatcher, deadline_exceeded
+from online_gateway.dispatch import Dispatcher
+from online_gateway.endings import Endings, error_of
 from online_gateway.lanes import EndpointLanes, Lane, LaneSettings
-from online_gateway.links import ABANDONED_SECONDS, Feed, Holder, Link
+from online_gateway.links import Feed, Holder, Link
 from online_gateway.pending import Gone, Pending
 from online_gateway.statistics import EndpointStatistics, LinkStatistics
 from service_kit.deadline import Deadline
@@ -37,8 +30,6 @@ __all__ = ["DataPlane", "Link"]
 log = get_logger(__name__)
 
 SWEEP_SECONDS = 0.05
-_WATCHED_SECONDS = 0.1
-"""A call that has taken so long is worth a task that watches its client."""
 
 
 class DataPlane:
@@ -51,6 +42,7 @@ class DataPlane:
         self._closed: WeakSet[Link] = WeakSet()
         """Workers that take nothing new: one may acknowledge a generation after that."""
         self._dispatcher = Dispatcher(clock)
+        self._endings = Endings(self._dispatcher, clock)
 
     # What is served
 
@@ -79,7 +71,7 @@ class DataPlane:
         if endpoint is None:
             return
         endpoint.is_closed = True
-        self._refuse_waiting(endpoint, self._clock())
+        self._endings.refuse_waiting(endpoint, self._clock())
         for feed in self._feeds.values():
             feed.holders = [one for one in feed.holders if one.generation.pinned.endpoint is not endpoint]
 
@@ -117,7 +109,8 @@ class DataPlane:
             return
         now = self._clock()
         lanes.serve(None if generation is None else lanes.generation(generation, now), label, now)
-        self._refuse_waiting(lanes, now)
+        self._endings.refuse_waiting(lanes, now)
+        lanes.drop_unused()
 
     # Workers
 
@@ -138,15 +131,8 @@ class DataPlane:
         begun = [pending for pending in feed.sent.values() if not pending.is_done]
         unsent = feed.outbox + [pending for batch in feed.batches for pending in batch]
         feed.outbox, feed.batches, feed.sent = [], [], {}
-        again = []
-        for pending in begun:
-            if pending.lane.endpoint.settings.retries_begun and not pending.was_lost:
-                pending.was_lost = True
-                again.append(pending)
-            else:
-                name = pending.lane.endpoint.name
-                pending.fail(WorkerLost(f"The worker {link.worker_id} was lost with the call to {name!r}: {reason}"))
-        self._return_to_lanes(again + unsent)
+        again = [pending for pending in begun if self._endings.worker_lost(pending, reason)]
+        self._endings.return_to_lanes(again + unsent)
 
     def on_results(self, link: Link, results: list[Result | Failure]) -> None:
         """Answers of a worker; those to calls that are over are ignored."""
@@ -161,11 +147,11 @@ class DataPlane:
             if pending is None or pending.is_done:
                 continue
             if isinstance(result, Result):
-                self._answer(pending, result, now)
+                self._endings.answer(pending, result, now)
             elif result.kind == "not_loaded":
                 returned.append(pending)
             else:
-                pending.fail(_error_of(result))
+                pending.fail(error_of(result))
         if returned:
             self._not_loaded(feed, returned)
         self._dispatcher.wake()
@@ -202,7 +188,7 @@ class DataPlane:
         try:
             return await future
         except asyncio.CancelledError:
-            self._withdraw(pending)
+            self._endings.withdraw(pending)
             raise
 
     async def drained(self, endpoint: str, generation: int, deadline: Deadline) -> bool:
@@ -243,30 +229,16 @@ class DataPlane:
         """End what is past its deadline, and have old calls watched."""
         now = self._clock()
         for endpoint in tuple(self._endpoints.values()):
-            endpoint.record.sample_rate(now)
-            if endpoint.waiting:
-                self._refuse_waiting(endpoint, now)
+            waiting = endpoint.waiting
+            endpoint.record.sample_rate(now, waiting)
+            if waiting:
+                self._endings.refuse_waiting(endpoint, now)
                 for lane in endpoint.lanes:
-                    self._sweep(lane.queue, now)
+                    self._endings.look_over(lane.queue, now)
         for feed in self._feeds.values():
-            self._sweep(feed.sent.values(), now)
+            self._endings.look_over(feed.sent.values(), now)
             if feed.abandoned and feed.let_go(now):
                 self._dispatcher.wake()
-
-    def _sweep(self, calls: Iterable[Pending], now: float) -> None:
-        late = []
-        for pending in calls:
-            if pending.is_done:
-                continue
-            if pending.deadline <= now:
-                late.append(pending)
-            elif pending.watcher is None and pending.gone is not None and now - pending.arrived >= _WATCHED_SECONDS:
-                pending.watcher = asyncio.get_running_loop().create_task(pending.watch())
-        for pending in late:
-            if pending.holder is not None and pending.holder.feed.overdue_since is None:
-                pending.holder.feed.overdue_since = pending.deadline
-            pending.fail(deadline_exceeded(pending))
-            self._leave(pending)
 
     # Parts of the above
 
@@ -280,50 +252,21 @@ class DataPlane:
         endpoint = self._endpoints.get(call.endpoint)
         if endpoint is None:
             raise _unknown(call.endpoint)
-        lane = endpoint.lane_of(call.generation)
-        if lane.target is None or not lane.target.holders:
-            refusal = lane.refusal(now)
-            if refusal is not None:
-                endpoint.record.refused += 1
-                raise refusal
         limit = endpoint.settings.queue_limit
-        waiting = endpoint.waiting
-        if waiting >= limit:
+        if endpoint.waiting >= limit:
+            # Those that came in this tick may not have to wait.
             self._dispatcher.flush_if_due()
+        try:
+            lane = endpoint.lane_of(call.generation)
+            lane.check(now)
             waiting = endpoint.waiting
             if waiting >= limit:
-                endpoint.record.refused += 1
-                raise QueueFull(
-                    f"{waiting} calls wait for the endpoint {endpoint.name!r} already.",
-                    endpoint.record.retry_after(waiting),
-                )
-        if waiting >= endpoint.record.queue_max:
-            endpoint.record.queue_max = waiting + 1
+                message = f"{waiting} calls wait for the endpoint {endpoint.name!r} already."
+                raise QueueFull(message, endpoint.record.retry_after(waiting))
+        except PlatformError:
+            endpoint.record.refused += 1
+            raise
         return lane
-
-    def _answer(self, pending: Pending, result: Result, now: float) -> None:
-        holder = pending.holder
-        if holder is None or not pending.close():
-            return
-        seconds = result.inference_seconds
-        endpoint = pending.lane.endpoint
-        endpoint.record.answered(now - pending.arrived, seconds)
-        if holder.generation is endpoint.main.target:
-            endpoint.saw_inference(seconds)
-        feed = holder.feed
-        feed.record.answered(now - pending.sent_at, seconds)
-        if not pending.future.done():
-            pending.future.set_result(
-                InferResult(
-                    holder.generation.number,
-                    holder.generation.label,
-                    feed.link.worker_id,
-                    holder.version,
-                    result.document,
-                    result.tensors,
-                    seconds,
-                )
-            )
 
     def _not_loaded(self, feed: Feed, calls: list[Pending]) -> None:
         """The worker has lost generations that it had acknowledged: its calls go elsewhere."""
@@ -337,19 +280,7 @@ class DataPlane:
                     generation=holder.generation.number,
                 )
                 self._drop_holder(holder)
-        self._return_to_lanes(calls)
-
-    def _return_to_lanes(self, calls: list[Pending]) -> None:
-        now = self._clock()
-        able = []
-        for pending in calls:
-            pending.holder = None
-            refusal = pending.lane.refusal(now)
-            if refusal is None:
-                able.append(pending)
-            else:
-                pending.fail(refusal)
-        self._dispatcher.give_back(able)
+        self._endings.return_to_lanes(calls)
 
     def _drop_holder(self, holder: Holder) -> None:
         held = holder.generation
@@ -358,32 +289,8 @@ class DataPlane:
         holder.feed.holders.remove(holder)
         if not held.holders:
             held.empty_since = now
-            self._refuse_waiting(held.pinned.endpoint, now)
-            held.pinned.endpoint.drop_unused(held)
-
-    def _refuse_waiting(self, endpoint: EndpointLanes, now: float) -> None:
-        """Fail the calls that wait for what will not come."""
-        for lane in endpoint.lanes:
-            while lane.queue and (refusal := lane.refusal(now)) is not None:
-                lane.queue.popleft().fail(refusal)
-        self._dispatcher.wake()
-
-    def _withdraw(self, pending: Pending) -> None:
-        """Nobody awaits the call any more."""
-        if pending.close():
-            pending.lane.endpoint.record.cancelled += 1
-            self._leave(pending)
-
-    def _leave(self, pending: Pending) -> None:
-        """Take a call that has ended out of its lane, or tell the worker that has it."""
-        holder = pending.holder
-        if holder is None:
-            if pending in pending.lane.queue:
-                pending.lane.queue.remove(pending)
-        elif pending.id in holder.feed.sent:
-            mean = pending.lane.endpoint.mean_inference_seconds or 0.0
-            self._dispatcher.cancel(pending, holder.feed, self._clock() + ABANDONED_SECONDS + 2 * mean)
-        self._dispatcher.wake()
+            self._endings.refuse_waiting(held.pinned.endpoint, now)
+            held.pinned.endpoint.drop_unused()
 
     def _in_flight(self, endpoint: str, generation: int) -> "list[asyncio.Future[InferResult]]":
         found: list[asyncio.Future[InferResult]] = []
@@ -401,8 +308,3 @@ class DataPlane:
 
 def _unknown(endpoint: str) -> UnknownEndpoint:
     return UnknownEndpoint(f"There is no endpoint {endpoint[:128]!r}.")
-
-
-def _error_of(failure: Failure) -> PlatformError:
-    kind = InvalidInput if failure.kind == "invalid_input" else ModelFailed
-    return kind(failure.message, failure.trace)

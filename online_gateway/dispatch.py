@@ -77,9 +77,11 @@ class Dispatcher:
             has_fed = self._feed(lane, now)
             if not lane.queue:
                 lane.stop_timer()
-                lane.release()
                 del self._hungry[lane]
-            elif has_fed:
+                continue
+            endpoint = lane.endpoint
+            endpoint.record.queue_max = max(endpoint.record.queue_max, endpoint.waiting)
+            if has_fed:
                 del self._hungry[lane]
                 self._hungry[lane] = None
         touched, self._touched = self._touched, {}
@@ -189,7 +191,7 @@ class Dispatcher:
                 self._send_messages(feed, messages[:middle], together=together)
                 self._send_messages(feed, messages[middle:], together=together)
                 return
-            pending = feed.take(messages[0].id)
+            pending = feed.drop(messages[0].id)
             if pending is not None:
                 pending.fail(InvalidInput(f"The input cannot be handed to a worker: {error}"))
                 self.wake()

@@ -74,6 +74,18 @@ class Lane:
             return None
         return EndpointNotReady(f"No worker of the endpoint {endpoint.name!r} is there now.")
 
+    def check(self, now: float) -> None:
+        """Refuse a call that cannot wait here.
+
+        Raises
+        ------
+        UnknownEndpoint, EndpointNotReady
+        """
+        if self.target is None or not self.target.holders or self.endpoint.is_closed:
+            refusal = self.refusal(now)
+            if refusal is not None:
+                raise refusal
+
     def release(self) -> None:
         """Give up the worker that is kept free for it, if there is one."""
         if self.reserved is not None:
@@ -153,8 +165,6 @@ class EndpointLanes:
         if generation is not before:
             self.mean_inference_seconds = None
             generation.empty_since = now
-        if before is not None:
-            self.drop_unused(before)
 
     def lane_of(self, number: int | None) -> Lane:
         """The lane for a call that wants this generation; None: any.
@@ -179,13 +189,11 @@ class EndpointLanes:
         known = f"there are: {', '.join(there)}" if there else "there is none now"
         return UnknownEndpoint(f"The endpoint {self.name!r} has no generation {number}; {known}.")
 
-    def drop_unused(self, held: HeldGeneration) -> None:
-        """Forget a generation that is neither served nor held nor waited for."""
-        if held is self.served or held.holders or held.pinned.queue:
-            return
-        if self.generations.get(held.number) is held:
+    def drop_unused(self) -> None:
+        """Forget generations that are neither served nor held nor waited for."""
+        for held in tuple(self.generations.values()):
+            if held is self.served or held.holders or held.pinned.queue:
+                continue
             del self.generations[held.number]
-        if held.pinned in self.lanes:
-            held.pinned.release()
-            held.pinned.stop_timer()
-            self.lanes.remove(held.pinned)
+            if held.pinned in self.lanes:
+                self.lanes.remove(held.pinned)

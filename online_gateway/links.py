@@ -85,14 +85,19 @@ class Feed:
         self.is_busy_alone = alone
 
     def take(self, call_id: int) -> "Pending | None":
-        """The call with this id, which stops being load; None for one that it was not given, or that is long over."""
+        """The call that it answers with this id; None for one that it was not given, or that is long over."""
+        pending = self.drop(call_id)
+        if pending is not None and self.abandoned:
+            self._let_go_before(call_id)
+        return pending
+
+    def drop(self, call_id: int) -> "Pending | None":
+        """Let the call with this id be load no more."""
         pending = self.sent.pop(call_id, None)
         if pending is not None:
             self.load -= 1
             if not self.load:
                 self.is_busy_alone = False
-            if self.abandoned:
-                self._let_go_before(call_id)
         return pending
 
     def abandon(self, pending: "Pending", until: float) -> None:
@@ -104,21 +109,16 @@ class Feed:
         """Forget abandoned calls whose time is up; whether there were any."""
         over = [call_id for call_id, until in self.abandoned.items() if until <= now]
         for call_id in over:
-            self._forget(call_id)
+            del self.abandoned[call_id]
+            self.drop(call_id)
         return bool(over)
 
     def _let_go_before(self, call_id: int) -> None:
         """Workers take their calls in order: what it was given before one that it answered, it has skipped or done."""
         self.abandoned.pop(call_id, None)
         for earlier in [one for one in self.abandoned if one < call_id]:
-            self._forget(earlier)
-
-    def _forget(self, call_id: int) -> None:
-        del self.abandoned[call_id]
-        del self.sent[call_id]
-        self.load -= 1
-        if not self.load:
-            self.is_busy_alone = False
+            del self.abandoned[earlier]
+            self.drop(earlier)
 
 
 class Holder:

@@ -1,5 +1,6 @@
 """What is counted of calls: by endpoint, and by worker."""
 
+import math
 from bisect import bisect_left
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ BUCKETS = (
 """Upper bounds of the histograms' buckets in seconds, each within its bucket; a last bucket takes what is longer."""
 MOST_RETRY_SECONDS = 60
 _RATE_SECONDS = 5.0
-"""Over how long the rate of answers is averaged."""
+"""Over how much of the time in which calls waited the rate of answers is averaged."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,10 @@ class EndpointRecord:
     """Counts one endpoint's calls."""
 
     __slots__ = (
+        "_busy_count",
+        "_busy_seconds",
         "_handling",
         "_inference",
-        "_rate",
         "_sampled_at",
         "_sampled_count",
         "cancelled",
@@ -122,7 +124,8 @@ class EndpointRecord:
         self.queue_max = 0
         self._handling = Durations()
         self._inference = Durations()
-        self._rate: float | None = None
+        self._busy_count = 0.0
+        self._busy_seconds = 0.0
         self._sampled_at: float | None = None
         self._sampled_count = 0
 
@@ -132,28 +135,33 @@ class EndpointRecord:
         self._handling.add(handling_seconds)
         self._inference.add(inference_seconds)
 
-    def sample_rate(self, now: float) -> None:
-        """Look at how many calls have ended since the last look; to be called now and then."""
+    def sample_rate(self, now: float, waiting: int) -> None:
+        """Look at how fast calls end while some wait; to be called now and then."""
+        self.queue_max = max(self.queue_max, waiting)
+        if not waiting:
+            self._sampled_at = None
+            return
         ended = self.handled + self.failed
-        if self._sampled_at is not None and now > self._sampled_at:
+        if self._sampled_at is not None:
             passed = now - self._sampled_at
-            rate = (ended - self._sampled_count) / passed
-            share = min(1.0, passed / _RATE_SECONDS)
-            self._rate = rate if self._rate is None else self._rate + (rate - self._rate) * share
+            kept = max(0.0, 1.0 - passed / _RATE_SECONDS)
+            self._busy_count = self._busy_count * kept + ended - self._sampled_count
+            self._busy_seconds = self._busy_seconds * kept + passed
         self._sampled_at, self._sampled_count = now, ended
 
     def retry_after(self, waiting: int) -> int:
-        """Whole seconds, at least 1, until so many waiting calls have probably had their turn."""
-        if not self._rate:
+        """Whole seconds, at least 1, until so many calls have probably had their turn; 1 where nothing is known."""
+        if not self._busy_count:
             return 1
-        return max(1, int(min(MOST_RETRY_SECONDS, -(-waiting // self._rate))))
+        seconds = math.ceil(waiting * self._busy_seconds / self._busy_count)
+        return min(MOST_RETRY_SECONDS, max(1, seconds))
 
     def statistics(self, queue_now: int) -> EndpointStatistics:
         """All that was counted."""
         handling, inference = self._handling.histogram(), self._inference.histogram()
         return EndpointStatistics(
             queue_now=queue_now,
-            queue_max=self.queue_max,
+            queue_max=max(self.queue_max, queue_now),
             handled=self.handled,
             failed=self.failed,
             refused=self.refused,
