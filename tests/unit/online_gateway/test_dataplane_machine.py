@@ -1,0 +1,335 @@
+"""Calls, workers, generations and time in any order: whatever happens, each call ends once and rightly."""
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from contracts.inference import (
+    DeadlineExceeded,
+    EndpointNotReady,
+    InferCall,
+    InferResult,
+    InvalidInput,
+    ModelFailed,
+    QueueFull,
+    UnknownEndpoint,
+    WorkerLost,
+)
+from contracts.worker_protocol import Calls, Failure, FromGateway, Result
+from online_gateway.dataplane import SWEEP_SECONDS, DataPlane
+from online_gateway.links import WINDOW
+from tests.support.held_link import HeldLink
+from tests.support.simulated_loop import SimulatedLoop
+
+SECONDS = {"slow": 0.02, "fast": 0.0001, "batched": 0.0001}
+BATCH = {"slow": 1, "fast": 1, "batched": 4}
+QUEUE_LIMIT = 6
+DEADLINE_SECONDS = 5.0
+UNSENDABLE = 2**70
+
+endpoints = st.sampled_from(sorted(SECONDS))
+generations = st.integers(1, 3)
+picks = st.integers(0, 1000)
+
+
+@dataclass(eq=False)
+class Asked:
+    """One call as its client sees it."""
+
+    endpoint: str
+    document: dict[str, Any]
+    pinned: int | None
+    arrived: float
+    seconds: float
+    flips: int
+    """How many of the endpoint's flips were over."""
+    task: "asyncio.Task[InferResult]"
+    gone: asyncio.Event
+    is_cancelled: bool = False
+    ended: float = 0.0
+
+
+class Worker(HeldLink):
+    """Checks what it is sent."""
+
+    def __init__(self, machine: "DataPlaneMachine", name: str) -> None:
+        super().__init__(machine.plane, name)
+        self.machine = machine
+        self.held: set[tuple[str, int]] = set()
+        self.takes_calls = True
+        self.on_send = self.check
+
+    def check(self, message: FromGateway) -> None:
+        if not isinstance(message, Calls):
+            return
+        assert self.takes_calls
+        assert all((call.endpoint, call.generation) in self.held for call in message.calls)
+        wanted = [call for call in self.calls.values() if call.id not in self.cancelled]
+        if message.together:
+            assert len({(call.endpoint, call.generation) for call in message.calls}) == 1
+            assert len(message.calls) <= BATCH[message.calls[0].endpoint]
+        if any(call.endpoint == "slow" for call in wanted):
+            assert len(wanted) == 1
+        assert len(wanted) <= WINDOW
+
+
+class DataPlaneMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = SimulatedLoop()
+        self.plane = DataPlane(self.loop.time)
+        self.sweeper = self.loop.create_task(self.plane.run())
+        self.workers: list[Worker] = []
+        self.open_calls: list[Asked] = []
+        self.served: dict[str, list[int | None]] = {name: [] for name in SECONDS}
+        self.retries = False
+        self.asked = self.started = 0
+        self.losses: Counter[int] = Counter()
+        """How often a worker died with a call, by the call's number."""
+        self.outcomes: Counter[str] = Counter()
+
+    @initialize(retries=st.booleans())
+    def open_endpoints(self, retries: bool) -> None:
+        self.retries = retries
+        for name in SECONDS:
+            self.plane.open_endpoint(
+                name,
+                batch_size=BATCH[name],
+                batch_delay_seconds=0.01,
+                queue_limit=QUEUE_LIMIT,
+                deadline_seconds=DEADLINE_SECONDS,
+                retries_begun=retries,
+            )
+        self.join()
+        for name in SECONDS:
+            self.hold(0, name, 1)
+            self.flip(name, 1)
+
+    # Workers
+
+    @rule()
+    def join(self) -> None:
+        self.started += 1
+        self.workers.append(Worker(self, f"worker-{self.started}"))
+
+    @precondition(lambda self: self.workers)
+    @rule(pick=picks, endpoint=endpoints, generation=generations)
+    def hold(self, pick: int, endpoint: str, generation: int) -> None:
+        worker = self.workers[pick % len(self.workers)]
+        if worker.takes_calls:
+            worker.held.add((endpoint, generation))
+        self.settle(lambda: self.plane.add_holder(worker, endpoint, generation, "v"))
+
+    @precondition(lambda self: self.workers)
+    @rule(pick=picks, endpoint=endpoints, generation=generations)
+    def let_go(self, pick: int, endpoint: str, generation: int) -> None:
+        worker = self.workers[pick % len(self.workers)]
+        worker.held.discard((endpoint, generation))
+        self.settle(lambda: self.plane.remove_holder(worker, endpoint, generation))
+
+    @precondition(lambda self: self.workers)
+    @rule(pick=picks)
+    def leave(self, pick: int) -> None:
+        worker = self.workers[pick % len(self.workers)]
+        worker.takes_calls = False
+        worker.held.clear()
+        self.settle(lambda: self.plane.stop_feeding(worker))
+
+    @precondition(lambda self: self.workers)
+    @rule(pick=picks)
+    def die(self, pick: int) -> None:
+        worker = self.workers.pop(pick % len(self.workers))
+        worker.takes_calls = False
+        worker.held.clear()
+        self.losses.update(call.document["n"] for call in worker.calls.values() if call.document)
+        self.settle(lambda: self.plane.remove_link(worker, "killed"))
+
+    @precondition(lambda self: self.workers)
+    @rule(pick=picks, how_many=st.integers(1, 12), from_the_end=st.booleans())
+    def answer(self, pick: int, how_many: int, from_the_end: bool) -> None:
+        worker = self.workers[pick % len(self.workers)]
+        ids = list(worker.calls)[-how_many:] if from_the_end else list(worker.calls)[:how_many]
+        calls = [worker.calls.pop(one) for one in ids]
+        results = [Result(call.id, call.document, None, SECONDS[call.endpoint]) for call in calls]
+        self.settle(lambda: self.plane.on_results(worker, [*results, Result(10**9, {"n": -1}, None, 0.0), *results]))
+
+    @precondition(lambda self: self.workers)
+    @rule(pick=picks, kind=st.sampled_from(["invalid_input", "model_failed", "not_loaded"]))
+    def fail(self, pick: int, kind: str) -> None:
+        worker = self.workers[pick % len(self.workers)]
+        if worker.calls:
+            call = worker.calls.pop(next(iter(worker.calls)))
+            if kind == "not_loaded":
+                worker.held.discard((call.endpoint, call.generation))
+            self.settle(lambda: self.plane.on_results(worker, [Failure(call.id, kind, "why", "trace")]))
+
+    @precondition(lambda self: self.workers)
+    @rule(pick=picks)
+    def skip_cancelled(self, pick: int) -> None:
+        worker = self.workers[pick % len(self.workers)]
+        for one in worker.cancelled:
+            worker.calls.pop(one, None)
+
+    # Generations
+
+    @rule(endpoint=endpoints, generation=st.one_of(generations, generations, st.none()))
+    def flip(self, endpoint: str, generation: int | None) -> None:
+        self.served[endpoint].append(generation)
+        self.settle(lambda: self.plane.serve(endpoint, generation, f"label-{generation}"))
+
+    # Clients
+
+    @rule(
+        endpoint=endpoints,
+        how_many=st.integers(1, 40),
+        pinned=st.one_of(st.none(), st.none(), generations),
+        bad=st.booleans(),
+        budget=st.sampled_from([DEADLINE_SECONDS, DEADLINE_SECONDS, 0.0, 0.3, 60.0, math.nan]),
+    )
+    def infer(self, endpoint: str, how_many: int, pinned: int | None, bad: bool, budget: float) -> None:
+        for number in range(how_many):
+            self.asked += 1
+            document: dict[str, Any] = {"n": self.asked}
+            if bad and number == how_many // 2:
+                document["bad"] = UNSENDABLE
+            self.ask(endpoint, InferCall(endpoint, document, generation=pinned, budget_seconds=budget))
+            if number % 10 == 9:
+                self.settle()
+        self.settle()
+
+    def ask(self, endpoint: str, call: InferCall) -> None:
+        gone = asyncio.Event()
+        task = self.loop.create_task(self.plane.infer(call, lambda: hung_up(gone)))
+        seconds = min(DEADLINE_SECONDS, call.budget_seconds or 0.0)
+        flips = len(self.served[endpoint]) - 1
+        now = self.loop.time()
+        asked = Asked(endpoint, call.document or {}, call.generation, now, seconds, flips, task, gone)
+        task.add_done_callback(lambda _: setattr(asked, "ended", self.loop.time()))
+        self.open_calls.append(asked)
+
+    @precondition(lambda self: self.open_calls)
+    @rule(pick=picks)
+    def cancel(self, pick: int) -> None:
+        asked = self.open_calls[pick % len(self.open_calls)]
+        asked.is_cancelled = True
+        asked.task.cancel()
+        self.settle()
+
+    @precondition(lambda self: self.open_calls)
+    @rule(pick=picks)
+    def hang_up(self, pick: int) -> None:
+        asked = self.open_calls[pick % len(self.open_calls)]
+        asked.is_cancelled = True
+        asked.gone.set()
+        self.settle()
+
+    @rule(seconds=st.sampled_from([0.005, 0.06, 0.5, 1.1, 4.0]))
+    def wait(self, seconds: float) -> None:
+        self.loop.pass_time(seconds)
+        self.look()
+
+    # What must hold
+
+    def settle(self, act: Callable[[], object] = lambda: None) -> None:
+        self.loop.settle(act)
+        self.look()
+
+    def look(self) -> None:
+        """Judge every call that has ended."""
+        assert not self.loop.accidents
+        for asked in [one for one in self.open_calls if one.task.done()]:
+            self.open_calls.remove(asked)
+            assert asked.ended <= asked.arrived + asked.seconds + 2 * SWEEP_SECONDS
+            if asked.task.cancelled():
+                assert asked.is_cancelled
+                self.outcomes["cancelled"] += 1
+            elif (error := asked.task.exception()) is not None:
+                self.judge_error(asked, error)
+                self.outcomes["failed or refused"] += 1
+            else:
+                self.judge_result(asked, asked.task.result())
+                self.outcomes["handled"] += 1
+
+    def judge_result(self, asked: Asked, result: InferResult) -> None:
+        assert result.document == asked.document
+        if asked.pinned is None:
+            assert result.generation in self.served[asked.endpoint][asked.flips :]
+            assert result.label == f"label-{result.generation}"
+        else:
+            assert result.generation == asked.pinned
+
+    def judge_error(self, asked: Asked, error: BaseException) -> None:
+        served = self.served[asked.endpoint]
+        wanted = (asked.endpoint, asked.pinned or served[-1])
+        is_held = any(wanted in worker.held for worker in self.workers)
+        match error:
+            case QueueFull():
+                assert self.plane.statistics(asked.endpoint).queue_now >= QUEUE_LIMIT
+            case UnknownEndpoint():
+                assert asked.pinned is not None
+                assert not is_held or asked.pinned > max(one or 0 for one in served)
+            case EndpointNotReady():
+                assert served[-1] is None or not is_held
+            case DeadlineExceeded():
+                assert asked.ended >= asked.arrived + asked.seconds
+            case WorkerLost():
+                assert self.losses[asked.document["n"]] == (2 if self.retries else 1)
+            case InvalidInput():
+                assert "bad" in asked.document or "trace" in error.trace
+            case _:
+                assert isinstance(error, ModelFailed)
+
+    @invariant()
+    def what_waits_is_bounded(self) -> None:
+        for endpoint in self.plane._endpoints.values():
+            unsent = [one for lane in endpoint.lanes for one in lane.queue if one.id == 0]
+            assert len(unsent) <= QUEUE_LIMIT
+
+    @invariant()
+    def nothing_waits_beside_an_idle_worker(self) -> None:
+        for endpoint in self.plane._endpoints.values():
+            for lane in endpoint.lanes:
+                due = [one for one in lane.queue if endpoint.name != "batched" or one.arrived < self.loop.time() - 0.02]
+                if due and lane.target is not None:
+                    assert all(holder.feed.load or holder.feed.reserved_for for holder in lane.target.holders)
+
+    @invariant()
+    def books_are_right(self) -> None:
+        assert set(self.plane._feeds) <= set(self.workers)
+        for feed in self.plane._feeds.values():
+            assert feed.load == len(feed.sent)
+            assert not feed.outbox
+            assert not feed.batches
+            assert set(feed.abandoned) <= set(feed.sent)
+            assert feed.reserved_for is None or feed.reserved_for.reserved is feed
+
+    def teardown(self) -> None:
+        self.wait(DEADLINE_SECONDS + 1)
+
+        assert not self.open_calls
+        counted = [self.plane.statistics(name) for name in self.plane._endpoints]
+        assert self.outcomes["handled"] == sum(one.handled for one in counted)
+        assert self.outcomes["cancelled"] == sum(one.cancelled for one in counted)
+        assert self.outcomes["failed or refused"] == sum(one.failed + one.refused for one in counted)
+        assert not any(one.queue_now for one in counted)
+        assert not self.plane._dispatcher._hungry
+        self.sweeper.cancel()
+        self.loop.settle()
+        self.loop.close()
+
+
+async def hung_up(gone: asyncio.Event) -> None:
+    await gone.wait()
+
+
+TestDataPlane = DataPlaneMachine.TestCase
+TestDataPlane.settings = settings(
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
