@@ -12,6 +12,7 @@ import msgspec
 from contracts.errors import InvalidRequest
 from contracts.inference import MODELHOST_POOL, SwapReport
 from contracts.worker_protocol import Notification
+from online_gateway.background import Background
 from online_gateway.endpoint_config import POOL_ECHO, EngineName
 from online_gateway.generations import Generations
 from online_gateway.information import EndpointInfo, MemoryStatus, WorkerInfo
@@ -63,6 +64,7 @@ class Control:
         self._notifications = notifications
         self._request_shutdown = request_shutdown
         self._support_statuses: dict[str, Mapping[str, Any]] = {}
+        self._background = Background()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def endpoints(self, engine: EngineName | None = None) -> list[EndpointInfo]:
@@ -104,6 +106,8 @@ class Control:
     ) -> SwapReport:
         """Load a new generation on every worker and let it answer from then on; ``create`` makes an unknown endpoint.
 
+        Once begun it comes to its end, also if the caller is cancelled.
+
         Raises
         ------
         UnknownEndpoint, InvalidRequest
@@ -113,17 +117,8 @@ class Control:
         SwapFailed
             A worker refused it; the generation before goes on answering.
         """
-        async with self._turn(name):
-            if create is not None and name not in self._registry:
-                return await self._create(name, create, staged, label, description or "")
-            entry = self._entry(name)
-            former = entry.description
-            entry.description = former if description is None else description
-            try:
-                return await self._install(entry, staged, label)
-            except BaseException:
-                entry.description = former
-                raise
+        work = self._install_in_turn(name, staged, label, description, create)
+        return await asyncio.shield(self._background.spawn(work))
 
     async def describe(self, name: str, description: str) -> None:
         """Change the description.
@@ -296,6 +291,10 @@ class Control:
             if not entry.is_stopped:
                 await self._generations.follow(name)
 
+    async def stop(self) -> None:
+        """Call off what is being installed."""
+        await self._background.stop()
+
     def _turn(self, name: str) -> asyncio.Lock:
         """What two changes of one endpoint wait for each other on."""
         return self._turns.setdefault(name, asyncio.Lock())
@@ -305,6 +304,21 @@ class Control:
         if entry.is_pending:
             raise self._registry.unknown(name)
         return entry
+
+    async def _install_in_turn(
+        self, name: str, staged: StagedContent | None, label: str, description: str | None, create: EngineName | None
+    ) -> SwapReport:
+        async with self._turn(name):
+            if create is not None and name not in self._registry:
+                return await self._create(name, create, staged, label, description or "")
+            entry = self._entry(name)
+            former = entry.description
+            entry.description = former if description is None else description
+            try:
+                return await self._install(entry, staged, label)
+            except BaseException:
+                entry.description = former
+                raise
 
     async def _create(
         self, name: str, engine: EngineName, staged: StagedContent | None, label: str, description: str

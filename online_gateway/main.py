@@ -1,22 +1,19 @@
 """Builds and runs online_gateway."""
 
-import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import NoReturn
 
-from fastapi import FastAPI
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts.errors import PlatformError
 from online_gateway.config import OnlineGatewaySettings
 from online_gateway.dialects.base import HotDoor
 from online_gateway.endpoint_config import GatewayFile, read_gateway_file
 from online_gateway.health import health_router
-from online_gateway.wiring import Address, Wiring
+from online_gateway.wiring import Wiring
 from service_kit import lifecycle, logging
 from service_kit.http_app import create_app as create_http_app
 from service_kit.lifecycle import Departure
@@ -25,39 +22,43 @@ from service_kit.settings import WRONG_CONFIGURATION, end_misconfigured, load
 _WELCOME = "Endpoints that stay in memory, answered in one request, in the wire formats that their users come from."
 
 
-def create_app(
-    settings: OnlineGatewaySettings,
-    file: GatewayFile,
-    address: Address,
-    request_shutdown: Callable[[], None],
-    departure: Departure | None = None,
-) -> ASGIApp:
-    """The application for the address on which it is going to listen.
-
-    Raises
-    ------
-    OSError, PlatformError
-        The data folder cannot be used.
-    """
-    way_out = departure or Departure()
-    wiring = Wiring(settings, file, address, request_shutdown)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with wiring.running():
-            yield
-
-    app = create_http_app(file.server_name, _WELCOME, lifespan, redirect_slashes=False)
-    app.include_router(health_router(wiring.overview, wiring.supports, way_out))
+def _app(wiring: Wiring, name: str, departure: Departure) -> "_Running":
+    app = create_http_app(name, _WELCOME, redirect_slashes=False)
+    app.include_router(health_router(wiring.overview, wiring.supports, departure))
     for dialect in wiring.dialects:
         app.include_router(dialect.router)
-    return HotDoor(app, wiring.dialects)
+    return _Running(HotDoor(app, wiring.dialects), wiring)
+
+
+class _Running:
+    """Starts and stops the parts when the server starts and stops, and remembers why they could not start."""
+
+    def __init__(self, app: ASGIApp, wiring: Wiring) -> None:
+        self._app = app
+        self._wiring = wiring
+        self.trouble: str | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        await receive()
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._wiring.running())
+            except (OSError, PlatformError) as error:
+                self.trouble = str(error)
+                await send({"type": "lifespan.startup.failed", "message": ""})
+                return
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
 
 
 def run(
     settings: OnlineGatewaySettings, listener: socket.socket | None = None, file: GatewayFile | None = None
 ) -> None:
-    """Serve until a stop signal; ends the process with one line where it cannot start.
+    """Serve until a stop signal or a call that stops it; ends the process with one line where it cannot start.
 
     ``file`` is what is served where a program says it; else ENDPOINTS_FILE names it, and without that there is nothing
     but what gets uploaded.
@@ -69,9 +70,11 @@ def run(
     except OSError as error:
         end_misconfigured(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}")
     try:
-        app = create_app(settings, file or _file(settings), bound.getsockname()[:2], _stop_this_process, departure)
+        served = file or _file(settings)
+        wiring = Wiring(settings, served, bound.getsockname()[:2], departure.ask)
     except (OSError, PlatformError) as error:
         _end(str(error))
+    app = _app(wiring, served.server_name, departure)
     lifecycle.serve(
         app,
         bound,
@@ -79,14 +82,12 @@ def run(
         leave=timedelta(seconds=settings.leave_seconds),
         drain=timedelta(seconds=settings.call_drain_seconds),
     )
+    if app.trouble is not None:
+        _end(app.trouble)
 
 
 def _file(settings: OnlineGatewaySettings) -> GatewayFile:
     return GatewayFile() if settings.endpoints_file is None else read_gateway_file(settings.endpoints_file)
-
-
-def _stop_this_process() -> None:
-    signal.raise_signal(signal.SIGTERM)
 
 
 def _end(sentence: str) -> NoReturn:

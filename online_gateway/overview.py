@@ -80,6 +80,8 @@ class Overview:
     ) -> tuple[EndpointState, str]:
         if entry.is_stopped:
             return "disabled", "It is switched off; an administrator can start it."
+        if entry.trouble:
+            return "given_up", entry.trouble
         if generations.is_unloaded:
             return "disabled", "It was unloaded; load it to have it answer again."
         if generations.accepted is None and _awaits_upload(entry):

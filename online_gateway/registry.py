@@ -28,6 +28,8 @@ class Entry:
     """Whether an upload makes it right now, and no generation was accepted yet."""
     is_stopped: bool = False
     """Switched off, in the file or by a call: it has no local workers and answers nothing."""
+    trouble: str = ""
+    """What is wrong with its configuration, so that it cannot be served; '' for nothing."""
 
     @property
     def name(self) -> str:

@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from contracts.errors import PlatformError
 from contracts.inference import MODELHOST_POOL
 from online_gateway.config import OnlineGatewaySettings
 from online_gateway.dataplane import DataPlane
 from online_gateway.generations import Generations, Recipe
 from online_gateway.registry import Entry, Registry
 from online_gateway.supervisor import LocalWorkers
+from service_kit.logging import get_logger
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,26 @@ class Serving:
         """At the start: every endpoint that is not switched off, and the local workers of all."""
         for entry in self._registry:
             if not entry.is_stopped:
-                await self.open(entry)
+                await self._try_to_open(entry)
         for pool, size in self._sizes.items():
             self._local_workers.want(pool, size)
 
+    async def _try_to_open(self, entry: Entry) -> None:
+        """One endpoint that is wrongly configured keeps no other from being served."""
+        try:
+            await self.open(entry)
+        except PlatformError as error:
+            entry.trouble = error.message
+            log.error("endpoint_not_served", endpoint=entry.name, reason=error.message)  # noqa: TRY400 - says all
+
     async def open(self, entry: Entry) -> None:
-        """Answer calls for it as soon as a worker has loaded it."""
+        """Answer calls for it as soon as a worker has loaded it.
+
+        Raises
+        ------
+        InvalidRequest
+            The file of its first generation cannot be read.
+        """
         config, file = entry.config, self._registry.file
         self._dataplane.open_endpoint(
             entry.name,
@@ -79,10 +97,16 @@ class Serving:
         self._dataplane.close_endpoint(entry.name)
 
     async def start(self, entry: Entry) -> None:
-        """Open it if it was closed, and have its local workers, also those that were given up."""
-        if entry.is_stopped:
-            entry.is_stopped = False
+        """Open it if it was closed, and have its local workers, also those that were given up.
+
+        Raises
+        ------
+        InvalidRequest
+            As :meth:`open`.
+        """
+        if entry.is_stopped or entry.trouble:
             await self.open(entry)
+            entry.is_stopped, entry.trouble = False, ""
         pool = entry.config.pool
         self._local_workers.want(pool, self._size(entry))
 

@@ -159,6 +159,7 @@ class Wiring:
         stack.push_async_callback(self._port.close)
         await self._port.listen_unix(self._place.worker_socket)
         stack.push_async_callback(self._generations.stop)
+        stack.push_async_callback(self._control.stop)
         if settings.worker_port is None:
             return None
         return settings.worker_host, await self._port.listen_tcp(settings.worker_host, settings.worker_port)

@@ -62,9 +62,15 @@ class Departure:
 
     def __init__(self) -> None:
         self.has_begun = False
-        """Whether the stop signal came."""
+        """Whether it is on its way out."""
         self.drains = asyncio.Event()
         """Set when nothing new is accepted any more: a request that waits on purpose should answer now."""
+        self.is_asked_for = False
+        """Whether it is to begin."""
+
+    def ask(self) -> None:
+        """Have the server leave as a stop signal would, within a moment; its process then ends with status 0."""
+        self.is_asked_for = True
 
 
 class _Farewell:
@@ -107,11 +113,16 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
         self.should_exit = is_draining or is_repeated or not self._leave or not self.started
         self.force_exit = is_draining and is_repeated
+        self._begin()
+
+    def _begin(self) -> None:
         if not self._departure.has_begun:
             self._departure.has_begun = True
             self._gone_at = time.monotonic() + self._leave
 
     async def on_tick(self, counter: int) -> bool:
+        if self._departure.is_asked_for:
+            self._begin()
         if time.monotonic() >= self._gone_at:
             self.should_exit = True
         return await super().on_tick(counter)
@@ -131,7 +142,7 @@ def serve(
     leave: timedelta = timedelta(0),
     drain: timedelta = HTTP_GRACE,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then leave: see the module's docstring for ``leave`` and ``drain``.
+    """Serve until SIGTERM, SIGINT or ``departure.ask()``, then leave: the module's docstring tells ``leave`` and ``drain``.
 
     ``on_stop`` is called in the event loop when the draining begins, for requests that wait on purpose and should now
     answer. ``departure`` is what the application looks at.

@@ -20,6 +20,7 @@ from typing import Any, Self
 import httpx
 import psutil
 
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 WORKER_TOKEN = "a-worker-token-for-tests"
@@ -52,7 +53,7 @@ class OnlinePlatform:
         self.admin_token = ADMIN_TOKEN
         self.worker_token = WORKER_TOKEN
         self.process: subprocess.Popen[bytes] | None = None
-        self.port = 0
+        self.port = free_port()
         self.worker_port = 0
         self._waits = waits_until_ready
         self._settings = {name: str(value) for name, value in settings.items()}
@@ -112,7 +113,6 @@ class OnlinePlatform:
         eventually(lambda: len(self.events("online_gateway_starts")) > starts or self._has_ended(), 60)
         assert not self._has_ended(), self.log
         event = self.events("online_gateway_starts")[-1]
-        self.port = event["address"][1]
         self.worker_port = (event.get("worker_address") or (None, 0))[1]
         if self._waits:
             self.wait_ready()
@@ -158,6 +158,15 @@ class OnlinePlatform:
     def state_of(self, endpoint: str) -> str:
         """The endpoint's state as readiness shows it; '' while nothing answers."""
         return str(self.readiness().get("endpoints", {}).get(endpoint, {}).get("state", ""))
+
+    def wait_workers(self, endpoint: str, count: int, within: float = 60) -> None:
+        """Wait until the endpoint is ready and exactly so many workers of it are connected."""
+
+        def has_them() -> bool:
+            shown = self.readiness().get("endpoints", {}).get(endpoint, {})
+            return shown.get("state") == "ready" and shown.get("workers") == count
+
+        eventually(has_them, within)
 
     def workers(self, pool: str | None = None) -> list[psutil.Process]:
         """The local worker processes that live, of one pool or of all."""
