@@ -142,7 +142,7 @@ def serve(
     leave: timedelta = timedelta(0),
     drain: timedelta = HTTP_GRACE,
 ) -> None:
-    """Serve until SIGTERM, SIGINT or ``departure.ask()``, then leave: the module's docstring tells ``leave`` and ``drain``.
+    """Serve until SIGTERM, SIGINT or ``departure.ask()``, then leave; for ``leave`` and ``drain`` see the top.
 
     ``on_stop`` is called in the event loop when the draining begins, for requests that wait on purpose and should now
     answer. ``departure`` is what the application looks at.
