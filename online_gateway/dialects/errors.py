@@ -17,6 +17,9 @@ from service_kit.http_app import HTTP_STATUS, RETRY_AFTER_SECONDS
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
+RETRY_LATER: Headers = ((b"retry-after", str(RETRY_AFTER_SECONDS).encode()),)
+"""What goes with a 503."""
+
 _STATUS: Mapping[type[PlatformError], int] = {
     **HTTP_STATUS,
     InvalidInput: 422,
@@ -40,7 +43,7 @@ def headers_of(error: PlatformError) -> Headers:
     if isinstance(error, QueueFull):
         return ((b"retry-after", str(error.retry_after).encode()),)
     if isinstance(error, Unavailable):
-        return ((b"retry-after", str(RETRY_AFTER_SECONDS).encode()),)
+        return RETRY_LATER
     return ()
 
 

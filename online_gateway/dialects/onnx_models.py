@@ -175,7 +175,8 @@ class OnnxModels:
         if len(items) > _MOST_ITEMS:
             raise InvalidInput(f"There are {len(items)} items; {_MOST_ITEMS} are the most.")
         answers = await asyncio.gather(*map(self._send_to_modelhost, items), return_exceptions=True)
-        for failure in filter(lambda answer: isinstance(answer, BaseException), answers):
+        failure = next((answer for answer in answers if isinstance(answer, BaseException)), None)
+        if failure is not None:
             raise failure
         return _reply(200, responses=answers)
 
@@ -206,7 +207,7 @@ def _prediction(document: Any) -> list[Any]:
     return values if isinstance(values, list) else [values]
 
 
-def _reply(status: int, description: str = "", **more: Any) -> Reply:
+def _reply(status: int, description: str = "", /, **more: Any) -> Reply:
     name = HTTPStatus(status).phrase
     http_status = {"code": status, "name": name, "description": description or name}
     try:

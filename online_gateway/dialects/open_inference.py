@@ -14,7 +14,7 @@ from contracts.errors import InvalidRequest, PlatformError
 from contracts.inference import InferCall, InvalidInput, SwapFailed, UnknownEndpoint
 from online_gateway.dialects.base import Dialect, DialectServices, HotHandler, HotRequest, Reply
 from online_gateway.dialects.compression import compressed, decompressed
-from online_gateway.dialects.errors import generation_header
+from online_gateway.dialects.errors import RETRY_LATER, generation_header
 from online_gateway.dialects.open_inference_files import file_to_install
 from online_gateway.dialects.open_inference_models import configuration, index_entry, metadata, model_statistics
 from online_gateway.dialects.open_inference_tensors import HEADER_LENGTH, read_request, write_answer
@@ -122,7 +122,7 @@ class OpenInference:
 
     async def _ready(self, _: Request) -> Reply:
         is_ready = all(info.state in _KEEPS_NOBODY_WAITING for info in self._control.endpoints())
-        return _reply({"live": True, "ready": is_ready}, 200 if is_ready else 503)
+        return _reply({"live": True, "ready": True}) if is_ready else _not_now({"live": True, "ready": False})
 
     # Models
 
@@ -133,7 +133,7 @@ class OpenInference:
         info = self._model(request)
         if info.state == "ready":
             return _reply({"name": info.name, "ready": True})
-        return _reply({"name": info.name, "ready": False, "error": info.reason}, 503)
+        return _not_now({"name": info.name, "ready": False, "error": info.reason})
 
     async def _config(self, request: Request) -> Reply:
         return _reply(configuration(self._model(request)))
@@ -200,6 +200,10 @@ def _error(status: int, message: str, error: PlatformError | None) -> Reply:
 
 def _reply(answer: Mapping[str, Any], status: int = 200) -> Reply:
     return Reply(status, _encode(answer))
+
+
+def _not_now(answer: Mapping[str, Any]) -> Reply:
+    return _reply(answer, 503)._replace(headers=RETRY_LATER)
 
 
 def _generation(model: str, version: str | None) -> int | None:
