@@ -53,7 +53,7 @@ def ours(folder: Path) -> Iterator[tuple[Target, Target]]:
     place.mkdir(exist_ok=True)
     module = Path(__file__).with_name("sum_endpoint.py")
     endpoint = {"NR_WORKERS": WORKERS, "MODULE": str(module), "SERVER_CLASS": "Sum"}
-    platform: AbstractContextManager[OnlinePlatform] = OnlinePlatform(place, {"sum": endpoint}, LOG_LEVEL="WARNING")
+    platform: AbstractContextManager[OnlinePlatform] = OnlinePlatform(place, {"sum": endpoint})
     with platform as started:
         run = Target(f"{started.url}/run", _RUN)
         tensors = Target(f"{started.url}/v2/models/sum/infer", TENSORS)

@@ -95,7 +95,7 @@ def _runtime_alone(model: Path, array: Array) -> Callable[[], object]:
 
 @contextmanager
 def _served(model: Path, folder: Path) -> Iterator[OnlinePlatform]:
-    with OnlinePlatform(folder, {"modelhost": {"ENGINE": "onnx", "NR_WORKERS": 1}}, LOG_LEVEL="WARNING") as platform:
+    with OnlinePlatform(folder, {"modelhost": {"ENGINE": "onnx", "NR_WORKERS": 1}}) as platform:
         with model.open("rb") as content:
             answer = platform.http.put("/api/v1/models/model.onnx", files={"path": content}, headers=ADMIN)
         answer.raise_for_status()
