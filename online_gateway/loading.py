@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.inference import SwapReport, WorkerOutcome
-from contracts.worker_protocol import CHUNK_BYTES, Chunk, Load, Loaded, NeedContent, ProtocolError
+from contracts.worker_protocol import CHUNK_BYTES, Chunk, Load, Loaded, NeedContent, ProtocolError, Unload
 from online_gateway.generation import Generation
 from online_gateway.workers import WorkerConnection
 from service_kit.deadline import Deadline
@@ -58,6 +58,7 @@ class Loader:
         key = (link, generation.endpoint, generation.number)
         attempt = self._attempts[key] = _Attempt(generation)
         seconds = deadline.remaining.total_seconds()
+        answer: Loaded | str = ""
         try:
             link.send(
                 Load(
@@ -81,6 +82,8 @@ class Loader:
             del self._attempts[key]
             if attempt.feeding is not None:
                 attempt.feeding.cancel()
+            if isinstance(answer, str):  # it may wait for the rest of the content, or be loading what nobody wants
+                link.send(Unload(generation.endpoint, generation.number))
         if isinstance(answer, str):
             return LoadOutcome(link, None, answer, attempt.has_left)
         return LoadOutcome(link, answer, "" if answer.ok else answer.message or "The worker gave no reason.")

@@ -176,15 +176,18 @@ class Repository:
         await asyncio.to_thread(self._in_turn, self._sweep)
 
     async def watch(self, changed: Callable[[str], Awaitable[None]], every_seconds: float = _LOOK_SECONDS) -> None:
-        """Until it is cancelled: tell of each endpoint whose accepted generation or entry has changed, or is gone."""
-        before = await asyncio.to_thread(self._stamps)
+        """Until it is cancelled: tell of each endpoint whose accepted generation or entry has changed, or is gone.
+
+        It begins with all that are there, so that nothing is missed between reading them and watching.
+        """
+        before: dict[str, Stamp] = {}
         while True:
-            await asyncio.sleep(every_seconds)
             now = await asyncio.to_thread(self._stamps)
             for endpoint in sorted(before.keys() | now.keys()):
                 if before.get(endpoint) != now.get(endpoint):
                     await changed(endpoint)
             before = now
+            await asyncio.sleep(every_seconds)
 
     # In threads
 

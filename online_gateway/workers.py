@@ -151,9 +151,7 @@ class WorkerConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Challenge the peer, unless too many others have not yet answered theirs."""
-        transport = cast(
-            "asyncio.Transport", transport
-        )  # what a stream's server hands out; uvloop's derives from nothing
+        transport = cast("asyncio.Transport", transport)  # uvloop's derive from no class of asyncio
         self._transport = transport
         self.peer = _peer(transport)
         if len(self._unproven) >= _MOST_UNPROVEN:
