@@ -261,6 +261,8 @@ class OnlinePlatform:
 
 
 def _alive(entry: Mapping[str, Any]) -> psutil.Process | None:
+    if entry["pid"] is None:  # it is about to be started
+        return None
     try:
         process = psutil.Process(entry["pid"])
         is_it = abs(process.create_time() - entry["create_time"]) < 2 and process.status() != psutil.STATUS_ZOMBIE
