@@ -33,7 +33,7 @@ _DIAL_SECONDS = 60.0
 """A worker that has not dialled in after so long hangs: it imports little before."""
 _RETURN_SECONDS = 0.5
 """A worker whose connection broke is back after that, if it can be: it tries every 0.1 s at first."""
-_LOOK_SECONDS = 0.2
+_LOOK_SECONDS = 0.1
 _KILLED_SECONDS = 5.0
 _AWAY_SECONDS = 60
 """So long workers wait for another gateway when theirs is gone."""
@@ -161,10 +161,16 @@ class LocalWorkers:
             await self._look()
             self._wake.clear()
             try:
-                async with asyncio.timeout(_LOOK_SECONDS):
+                async with asyncio.timeout(self._pause()):
                     await self._wake.wait()
             except TimeoutError:
                 pass
+
+    def _pause(self) -> float:
+        """Until the next look, or the next start that is due."""
+        now = time.monotonic()
+        due = [slot.restart_at - now for slot in self._all() if slot.child is None and slot.is_wanted]
+        return min([_LOOK_SECONDS, *(max(0.0, seconds) for seconds in due if seconds > 0)])
 
     async def stop(self) -> None:
         """End all, in order: each answers what it holds, and is killed when its time is up."""

@@ -20,6 +20,19 @@ from standalone.layout import default_data_folder, default_models_folder
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option(
+    "--online-port",
+    type=click.IntRange(0, 65535),
+    default=5002,
+    show_default=True,
+    help="Where online endpoints are called; 0 takes a free one.",
+)
+@click.option(
+    "--endpoints",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    default=None,
+    help="File of online endpoints, JSON; see the how-to pages.",
+)
+@click.option(
     "--runner",
     type=click.Choice(["auto", "docker", "process"]),
     default="auto",
@@ -36,7 +49,11 @@ from standalone.layout import default_data_folder, default_models_folder
     show_default="the examples",
     help="Folder of model folders (each with a model.toml) that the process runner can run.",
 )
-@click.option("--examples", is_flag=True, help="Register every model folder whose needs are installed.")
+@click.option(
+    "--examples",
+    is_flag=True,
+    help="Register every model folder, and serve every example endpoint, whose needs are installed.",
+)
 @click.option(
     "--log-level",
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
@@ -45,9 +62,12 @@ from standalone.layout import default_data_folder, default_models_folder
     help="From where on events are logged.",
 )
 def up(
+    *,
     data: Path,
     host: str,
     port: int,
+    online_port: int,
+    endpoints: Path | None,
     runner: str,
     workers: int | None,
     models: Path | None,
@@ -66,6 +86,8 @@ def up(
         data=data,
         host=host,
         port=port,
+        online_port=online_port,
+        endpoints=endpoints,
         runner=runner,
         workers=workers,
         models=models or default_models_folder(),

@@ -28,7 +28,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     infer = str(Path(sys.executable).parent / "infer")
     with tempfile.TemporaryDirectory(prefix="infer-demo-") as data:
-        platform = _start([infer, "up", "--examples", "--port", "0", "--data", data])
+        platform = _start([infer, "up", "--examples", "--port", "0", "--online-port", "0", "--data", data])
         try:
             url = _wait_for_url(platform)
             sample = folder / "sample.zip"

@@ -1,18 +1,19 @@
-"""Puts the services together on one machine: private_api, public_api, N consumers; SQLite and no broker."""
+"""Puts the services together on one machine: both APIs, the online gateway, N consumers; SQLite and no broker."""
 
-import ipaddress
 import secrets
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
 
 import job_consumer.main
+import online_gateway.main
 import private_api.main
 import public_api.main
 from contracts.errors import Unavailable
@@ -20,18 +21,22 @@ from contracts.model_file import ModelFile
 from contracts.routes import HEALTH_READY
 from inference_client import ClientError, InferenceClient
 from job_consumer.config import JobConsumerSettings
+from online_gateway.config import OnlineGatewaySettings
+from online_gateway.endpoint_config import GatewayFile
 from private_api.config import PrivateApiSettings, database_in
 from public_api.config import PublicApiSettings
 from service_kit import logging
 from service_kit.deadline import Deadline
-from service_kit.lifecycle import bind
+from service_kit.lifecycle import bind, is_loopback
 from service_kit.settings import load
 from service_kit.signals import stop_on_signals
 from standalone.examples import register
+from standalone.online import Endpoints, OnlineDoor, endpoints_of, worker_token
 from standalone.runners import Choice, choose_runner, gpu_uuids, missing_needs, model_folders
 from standalone.supervisor import Child, GaveUp, Supervisor
 
 READY_WITHIN = timedelta(seconds=60)
+ENDPOINTS_WITHIN = timedelta(seconds=120)
 _DRAIN = timedelta(seconds=5)
 _LOOPBACK = "127.0.0.1"
 
@@ -43,6 +48,9 @@ class Options:
     data: Path
     host: str
     port: int
+    online_port: int
+    endpoints: Path | None
+    """The user's file of online endpoints."""
     runner: str
     workers: int | None
     models: Path | None
@@ -50,14 +58,6 @@ class Options:
     """Whether the folders in ``models`` are there to be run, rather than just known."""
     examples: bool
     log_level: str
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def run(options: Options) -> int:
@@ -74,10 +74,16 @@ def run(options: Options) -> int:
     folders = model_folders(options.models) if options.models else []
     choice = choose_runner(options.runner, folders if options.wants_models else [])
     cards = gpu_uuids()
+    endpoints = endpoints_of(options.endpoints, options.models if options.examples else None)
     options.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _listener(options) as public, bind(_LOOPBACK, 0) as private:
-        url = _url(public)
-        supervisor = Supervisor(_children(options, choice, cards, public, private))
+    with (
+        _listener(options.host, options.port, "--port") as public,
+        _listener(options.host, options.online_port, "--online-port") as online,
+        bind(_LOOPBACK, 0) as private,
+    ):
+        url, door = _url(public), OnlineDoor(_url(online))
+        listeners = _Listeners(public, private, online)
+        supervisor = Supervisor(_children(options, choice, cards, endpoints.file, listeners))
         stop, at_once = threading.Event(), threading.Event()
         with stop_on_signals(stop, on_second=at_once.set):
             try:
@@ -85,8 +91,10 @@ def run(options: Options) -> int:
                 _wait_until_ready(supervisor, url, stop)
                 if options.examples and not stop.is_set():
                     _register_all(url, folders, choice, has_gpu=bool(cards))
+                _await_endpoints(supervisor, endpoints, door, stop)
                 if not stop.is_set():
                     _say(_ready_line(options, choice, url, _workers(options, cards)))
+                    _say(door.line())
                 supervisor.watch(stop)
             except GaveUp as error:
                 sys.stderr.write(f"infer up: {error}\n")
@@ -97,12 +105,30 @@ def run(options: Options) -> int:
     return 0
 
 
-def _listener(options: Options) -> socket.socket:
+@dataclass(frozen=True)
+class _Listeners:
+    public: socket.socket
+    private: socket.socket
+    online: socket.socket
+
+    def closing_others(self, own: socket.socket | None, run_service: Callable[[], None]) -> Callable[[], None]:
+        """A service that keeps only its own listener open."""
+
+        def target() -> None:
+            for listener in (self.public, self.private, self.online):
+                if listener is not own:
+                    listener.close()
+            run_service()
+
+        return target
+
+
+def _listener(host: str, port: int, option: str) -> socket.socket:
     try:
-        return bind(options.host, options.port)
+        return bind(host, port)
     except OSError as error:
         raise Unavailable(
-            f"Cannot listen on {options.host}:{options.port}: {error.strerror}; choose another --host or --port."
+            f"Cannot listen on {host}:{port}: {error.strerror}; choose another --host or {option}."
         ) from error
 
 
@@ -111,7 +137,7 @@ def _workers(options: Options, cards: list[str]) -> int:
 
 
 def _children(
-    options: Options, choice: Choice, cards: list[str], public: socket.socket, private: socket.socket
+    options: Options, choice: Choice, cards: list[str], endpoints: GatewayFile, listeners: _Listeners
 ) -> list[Child]:
     token = secrets.token_urlsafe(32)
     private_settings = load(
@@ -124,19 +150,55 @@ def _children(
     )
     public_settings = load(
         PublicApiSettings,
-        private_api_url=_url(private),
+        private_api_url=_url(listeners.private),
         internal_token=token,
         allow_public_post_model=is_loopback(options.host),
         log_level=options.log_level,
     )
-    children = [
-        Child("private_api", _serving(lambda: private_api.main.run(private_settings, private), public), tier=0),
-        Child("public_api", _serving(lambda: public_api.main.run(public_settings, public), private), tier=1),
+
+    def run_private() -> None:
+        private_api.main.run(private_settings, listeners.private)
+
+    def run_public() -> None:
+        public_api.main.run(public_settings, listeners.public)
+
+    return [
+        Child("private_api", listeners.closing_others(listeners.private, run_private), tier=0),
+        Child("public_api", listeners.closing_others(listeners.public, run_public), tier=1),
+        _gateway(options, endpoints, listeners),
+        *_consumers(options, choice, cards, token, listeners),
     ]
+
+
+def _gateway(options: Options, endpoints: GatewayFile, listeners: _Listeners) -> Child:
+    folder = options.data.resolve() / "online"
+    settings = load(
+        OnlineGatewaySettings,
+        data_dir=folder,
+        worker_token=worker_token(folder),
+        endpoints_file=None,
+        host=options.host,
+        port=options.online_port,
+        call_drain_seconds=_DRAIN.total_seconds(),
+        log_level=options.log_level,
+    )
+
+    def run_gateway() -> None:
+        online_gateway.main.run(settings, listeners.online, endpoints)
+
+    target = listeners.closing_others(listeners.online, run_gateway)
+    return Child(
+        "online_gateway", target, tier=1, grace=3 * _DRAIN + timedelta(seconds=10), on_give_up=listeners.online.close
+    )
+
+
+def _consumers(
+    options: Options, choice: Choice, cards: list[str], token: str, listeners: _Listeners
+) -> Iterator[Child]:
     for number in range(_workers(options, cards)):
         settings = load(
             JobConsumerSettings,
-            private_api_url=_url(private),
+            private_api_url=_url(listeners.private),
             internal_token=token,
             rabbitmq_url=None,
             scratch_dir=options.data.resolve() / "scratch",
@@ -146,24 +208,8 @@ def _children(
             drain_seconds=_DRAIN.total_seconds(),
             log_level=options.log_level,
         )
-        target = _consuming(settings, public, private)
-        children.append(Child(f"job_consumer {number + 1}", target, tier=2, grace=_DRAIN + timedelta(seconds=10)))
-    return children
-
-
-def _serving(run_service: Callable[[], None], *others: socket.socket) -> Callable[[], None]:
-    """A service that keeps only its own listener open."""
-
-    def target() -> None:
-        for other in others:
-            other.close()
-        run_service()
-
-    return target
-
-
-def _consuming(settings: JobConsumerSettings, *others: socket.socket) -> Callable[[], None]:
-    return _serving(lambda: job_consumer.main.run(settings), *others)
+        target = listeners.closing_others(None, partial(job_consumer.main.run, settings))
+        yield Child(f"job_consumer {number + 1}", target, tier=2, grace=_DRAIN + timedelta(seconds=10))
 
 
 def _url(listener: socket.socket) -> str:
@@ -185,6 +231,15 @@ def _wait_until_ready(supervisor: Supervisor, url: str, stop: threading.Event) -
             return False
 
     supervisor.watch(stop, until=ready)
+
+
+def _await_endpoints(supervisor: Supervisor, endpoints: Endpoints, door: OnlineDoor, stop: threading.Event) -> None:
+    """Wait until they can be called, where their file asks for that, but not for one that will not come."""
+    for line in endpoints.left_out:
+        _say(line)
+    if endpoints.are_awaited:
+        deadline = Deadline(ENDPOINTS_WITHIN)
+        supervisor.watch(stop, until=lambda: deadline.expired or door.are_settled())
 
 
 def _register_all(url: str, folders: list[tuple[Path, ModelFile]], choice: Choice, *, has_gpu: bool) -> None:

@@ -45,6 +45,9 @@ class Child:
     tier: int
     """Children of a higher tier are stopped first, those of one tier together."""
     grace: timedelta = timedelta(seconds=10)
+    on_give_up: Callable[[], None] | None = None
+    """Called when it cannot be kept alive and the others go on without it; None: they are of no use then."""
+    has_given_up: bool = False
     process: multiprocessing.process.BaseProcess | None = None
     deaths: int = 0
     started: float = 0.0
@@ -112,14 +115,24 @@ class Supervisor:
         Raises
         ------
         GaveUp
-            A child is wrongly configured, or died several times in a row.
+            A child that is needed is wrongly configured, or died several times in a row.
         """
         while not stop.is_set() and not (until is not None and until()):
             running = [child.process.sentinel for child in self._children if child.process is not None and child.alive]
             wait(running, timeout=_LOOK_EVERY.total_seconds())
             for child in self._children:
-                if not child.alive:
-                    self._revive(child)
+                if not child.alive and not child.has_given_up:
+                    self._revive_or_leave(child)
+
+    def _revive_or_leave(self, child: Child) -> None:
+        try:
+            self._revive(child)
+        except GaveUp as error:
+            if child.on_give_up is None:
+                raise
+            child.has_given_up = True
+            child.on_give_up()
+            log.error("child_given_up", child=child.name, reason=str(error))  # noqa: TRY400 - says all
 
     def _revive(self, child: Child) -> None:
         if child.restart_at is None:

@@ -198,12 +198,12 @@ def test_a_child_that_is_killed_comes_back(tmp_path: Path, all_models_folder: Pa
         children = psutil.Process(up.process.pid).children()
         for child in children:
             os.kill(child.pid, signal.SIGKILL)
-        psutil.wait_procs(children, timeout=10)
+        psutil.wait_procs(children, timeout=60)
 
         def ready() -> bool:
             return curl("--retry", "3", f"{up.url}/health/ready", folder=tmp_path).status == 200
 
-        eventually(ready, 30)
+        eventually(ready, 60)
         uid = json.loads(post(up, "pass-through", zip_of(tmp_path / "in.zip", {"a": "b"}), tmp_path).body)
         assert curl(f"{up.url}/api/tasks/{uid}?wait=60", folder=tmp_path).status == 200
 
@@ -216,12 +216,12 @@ def test_nothing_runs_on_after_the_command_was_killed(tmp_path: Path, all_models
         up.process.wait(60)
 
         assert children
-        _, alive = psutil.wait_procs(children, timeout=20)
+        _, alive = psutil.wait_procs(children, timeout=60)
         assert alive == []
 
 
 def test_an_unknown_log_level_is_said_in_one_line(tmp_path: Path) -> None:
-    command = [INFER, "up", "--data", str(tmp_path), "--port", "0"]
+    command = [INFER, "up", "--data", str(tmp_path), "--port", "0", "--online-port", "0"]
 
     ended = subprocess.run([*command, "--log-level", "loud"], capture_output=True, text=True, timeout=60, check=False)
 
@@ -253,7 +253,7 @@ def test_a_second_one_on_the_same_data_stops_with_a_sentence(tmp_path: Path, all
     options = ["--runner", "process", "--models", str(all_models_folder)]
     with InferUp(tmp_path / "data", *options):
         done = subprocess.run(
-            [INFER, "up", "--data", str(tmp_path / "data"), "--port", "0", *options],
+            [INFER, "up", "--data", str(tmp_path / "data"), "--port", "0", "--online-port", "0", *options],
             capture_output=True,
             text=True,
             timeout=60,

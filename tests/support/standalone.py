@@ -20,7 +20,7 @@ class InferUp:
     """A running ``infer up``; use it in a ``with`` statement."""
 
     def __init__(self, data: Path, *options: str, **environment: str) -> None:
-        command = [INFER, "up", "--data", str(data), "--port", "0", *options]
+        command = [INFER, "up", "--data", str(data), "--port", "0", "--online-port", "0", *options]
         began = time.monotonic()
         self.process = subprocess.Popen(
             command,
