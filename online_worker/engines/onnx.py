@@ -206,10 +206,14 @@ class OnnxModel:
 
 
 def _has_rows(inputs: Sequence[Port], outputs: Sequence[Port]) -> bool:
-    """Whether the first dimension of everything is one number of rows, of any length, as far as the model says."""
-    ports = [*inputs, *outputs]
-    symbols = {port.rows for port in ports if isinstance(port.rows, str)}
-    return bool(inputs) and len(symbols) <= 1 and all(port.may_have_rows for port in ports)
+    """Whether calls can be joined along the first dimension, as far as the model declares it.
+
+    It must take any length everywhere, and inputs that name it must agree in the name. Outputs need not: exporters give
+    each dimension a name of its own. What counts is how many rows come out. That rows do not change each other is for
+    whoever asks for batches to know.
+    """
+    names = {port.rows for port in inputs if isinstance(port.rows, str)}
+    return bool(inputs) and len(names) <= 1 and all(port.may_have_rows for port in (*inputs, *outputs))
 
 
 def _as_input(tensor: Tensor) -> Array:

@@ -354,7 +354,7 @@ def test_calls_together_get_their_own_rows_in_their_order(load: Load) -> None:
     assert fourth.tensors == [to_tensor("y", np.zeros((0, 2), np.float32))]
 
 
-def counting() -> onnx.ModelProto:
+def counting(rows_out: str | None = "N") -> onnx.ModelProto:
     """``y`` is, for each row, how many rows the run had."""
     nodes = [
         helper.make_node("Shape", ["x"], ["shape"]),
@@ -364,11 +364,12 @@ def counting() -> onnx.ModelProto:
         helper.make_node("Add", ["zeros", "count"], ["y"]),
     ]
     first, zero = helper.make_tensor("first", INT64, [], [0]), helper.make_tensor("zero", FLOAT, [], [0])
-    return model(nodes, [("x", FLOAT, ["N", "M"])], [("y", FLOAT, ["N", "M"])], initializers=[first, zero])
+    return model(nodes, [("x", FLOAT, ["N", "M"])], [("y", FLOAT, [rows_out, "M"])], initializers=[first, zero])
 
 
-def test_calls_of_one_shape_are_one_run(load: Load) -> None:
-    loaded = load(counting())
+@pytest.mark.parametrize("rows_out", ["N", "Other", None])
+def test_calls_of_one_shape_are_one_run(rows_out: str | None, load: Load) -> None:
+    loaded = load(counting(rows_out))
     calls = [document(1, values=[[0]]), document(2, values=[[0, 0]]), document(3, values=[[0], [0]])]
 
     together = loaded.infer(calls, together=True)
