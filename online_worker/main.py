@@ -21,7 +21,7 @@ log = logging.get_logger(__name__)
 
 _SWITCH_SECONDS = 0.0005
 """How long a thread that loads a model may keep the one that answers calls waiting; Python's own is ten times that."""
-_CLOSING = timedelta(seconds=7)
+_CLOSING = timedelta(seconds=4)
 """What an orderly end may take when the last call was answered: closing the models, and what was being loaded."""
 _LAST_SECONDS = 5.0
 """Threads of models that go on for ever may hold the interpreter for so long."""

@@ -25,7 +25,7 @@ from service_kit.logging import get_logger
 
 log = get_logger(__name__)
 
-_CLOSING = timedelta(seconds=5)
+_CLOSING = timedelta(seconds=3)
 """Models may take so long to let go of files and connections when the worker ends."""
 _MOST_KIND, _MOST_MESSAGE = 200, 10_000
 """Characters of a notification."""

@@ -84,6 +84,10 @@ class Line:
             self.early.append(message)
         raise AssertionError(f"no {kind.__name__} came; there were {self.early[-5:]}")
 
+    def heard(self, kind: type[M]) -> M:
+        """The first message of this kind, also of those that came early."""
+        return next((message for message in self.early if isinstance(message, kind)), None) or self.next(kind)
+
     def greet(
         self,
         token: str = TOKEN,
