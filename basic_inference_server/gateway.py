@@ -1,7 +1,5 @@
 """The gateway, as the start scripts of the microservice gateway run it."""
 
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from online_gateway.config import OnlineGatewaySettings
 from online_gateway.endpoint_config import GatewayFile, gateway_file
 from online_gateway.main import run
 from service_kit.settings import HeaderToken, Settings, load
+from service_kit.token_file import token_in
 
 _DATA_FOLDER = "_gateway"
 """In the application's folder; the gateway keeps what it must know again after a restart there."""
@@ -36,7 +35,9 @@ class FlaskGateway:
     InvalidRequest
         The logger's configuration has no CONFIG_ENDPOINTS, or a key of it is wrong.
     OSError
-        The port is taken, or the data folder cannot be written.
+        The data folder cannot be written.
+    SystemExit
+        The port is taken, or the environment has a wrong setting; a line on stderr says which.
     """
 
     def __init__(
@@ -52,13 +53,12 @@ class FlaskGateway:
         host_id: str | None = None,  # noqa: ARG002 - what the newest start scripts hand on
     ) -> None:
         data_dir = log.base_folder.resolve() / _DATA_FOLDER
-        data_dir.mkdir(parents=True, exist_ok=True)
         given = load(_Tokens)
         settings = load(
             OnlineGatewaySettings,
             data_dir=data_dir,
-            worker_token=given.worker_token or _token(data_dir / "worker_token"),
-            admin_token=given.admin_token or _token(data_dir / "admin_token"),
+            worker_token=given.worker_token or SecretStr(token_in(data_dir / "worker_token")),
+            admin_token=given.admin_token or SecretStr(token_in(data_dir / "admin_token")),
             host=host or "127.0.0.1",
             port=5002 if port is None else port,
         )
@@ -85,15 +85,3 @@ def _folder(location: str | Path) -> Path:
     """The folder, which scripts also write as a package: ``some.endpoints``."""
     path = Path(location).expanduser()
     return (path if path.is_dir() else Path(str(location).replace(".", "/"))).resolve()
-
-
-def _token(path: Path) -> SecretStr:
-    """The token in the file, which only its owner can read; made where there is none."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return SecretStr(path.read_text(encoding="ascii").strip())
-    with os.fdopen(descriptor, "w") as file:
-        token = secrets.token_urlsafe(32)
-        file.write(token)
-    return SecretStr(token)

@@ -8,7 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from basic_inference_server import LIB_VER
+from basic_inference_server import LIB_VER, FlaskGateway, Logger
+from contracts.errors import InvalidRequest
 from tests.support.facade import FacadeSite
 from tests.support.waiting import eventually
 
@@ -171,3 +172,35 @@ def test_beyond_loopback_only_the_admin_token_stops_it(tmp_path: Path) -> None:
         assert "admin token" in refused.json()["ERROR"]
         assert told.status_code == 200
         assert site.process.wait(60) == 0
+
+
+OTHER_SCRIPT = """
+import sys
+from basic_inference_server import FlaskGateway, Logger
+
+log = Logger('APP', config_file='config_gateway.txt', base_folder='.', app_folder='_cache', host_id='a1b2c3')
+log.config_data['CONFIG_ENDPOINTS']['dummy_model_demo2']['BIAS'] = 100
+FlaskGateway(
+  log=log, workers_location='my.endpoints', workers_suffix='Worker', port=int(sys.argv[2]), host_id='a1b2c3',
+  server_names=['dummy_model_demo2'], server_execution_path='analyze',
+)
+"""
+
+
+def test_a_start_script_chooses_servers_folder_and_path(tmp_path: Path) -> None:
+    site = FacadeSite(tmp_path, script="other.py")
+    (site.folder / "other.py").write_text(OTHER_SCRIPT)
+    (site.folder / "my").mkdir()
+    (site.folder / "endpoints").rename(site.folder / "my" / "endpoints")
+
+    with site:
+        answer = site.post("/analyze", {"SIGNATURE": "dummy_model_demo2", "INPUT_VALUE": 2})
+
+        assert answer.json()["prediction"] == 3 * 2 + 100
+        assert site.post("/list_servers", {}).json() == {"AVAIL_SERVERS": ["dummy_model_demo2"]}
+        assert site.post("/run", {"SIGNATURE": "dummy_model_demo2", "INPUT_VALUE": 2}).status_code == 404
+
+
+def test_a_script_without_endpoints_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="CONFIG_ENDPOINTS"):
+        FlaskGateway(Logger("APP", base_folder=tmp_path))

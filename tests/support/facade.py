@@ -1,4 +1,7 @@
-"""A site of the microservice gateway: a copy of ``tests/data/facade``, whose start script runs as it stands there."""
+"""A site of the microservice gateway: a copy of ``tests/data/facade``, whose start script runs as it stands there.
+
+Another script may be written into ``folder`` and named.
+"""
 
 import json
 import os
@@ -23,11 +26,12 @@ _NOT_INHERITED = {"WORKER_TOKEN", "ADMIN_TOKEN", "ENDPOINTS_FILE", "DATA_DIR", "
 class FacadeSite:
     """``python run_gateway.py`` in a copy of the site; ended with all that it started on exit."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, script: str = "run_gateway.py") -> None:
         self.folder = folder / "site"
         self.port = free_port()
         self.log_file = folder / "site.log"
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
+        self._script = script
         self._options = options
         shutil.copytree(SITE, self.folder)
 
@@ -67,7 +71,7 @@ class FacadeSite:
     def __enter__(self) -> Self:
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "run_gateway.py", "--port", str(self.port), *self._options],
+                [sys.executable, self._script, "--port", str(self.port), *self._options],
                 cwd=self.folder,
                 env={name: value for name, value in os.environ.items() if name not in _NOT_INHERITED},
                 stdin=subprocess.DEVNULL,
