@@ -14,6 +14,7 @@ from tests.support.waiting import eventually
 
 INFER = str(Path(sys.executable).parent / "infer")
 READY = "InferenceServer is ready at "
+ONLINE = "Online endpoints at "
 
 
 class InferUp:
@@ -30,25 +31,28 @@ class InferUp:
             text=True,
             start_new_session=True,
         )
+        self.data = data
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
-            ready = eventually(self._ready_line, 60)
+            ready = eventually(lambda: self._line(READY), 60)
+            self.ready_after = time.monotonic() - began
+            online = eventually(lambda: self._line(ONLINE), 60)
         except AssertionError:
             self.process.kill()
             self._close()
             raise AssertionError("infer up did not get ready:\n" + "".join(self.lines)) from None
-        self.ready_after = time.monotonic() - began
         self.url = ready.removeprefix(READY).split()[0]
+        self.online_url = online.removeprefix(ONLINE).split()[0].rstrip(":")
 
     def _read(self) -> None:
         assert self.process.stdout is not None
         self.lines.extend(self.process.stdout)
 
-    def _ready_line(self) -> str | None:
+    def _line(self, beginning: str) -> str | None:
         assert self.process.poll() is None, "".join(self.lines)
-        return next((line for line in list(self.lines) if line.startswith(READY)), None)
+        return next((line for line in list(self.lines) if line.startswith(beginning)), None)
 
     def _close(self) -> None:
         self.process.wait(60)
