@@ -1,7 +1,8 @@
 """ONNX models that users upload, describe and ask, as the clients of the Inferrer know it.
 
 Every answer carries ``http_status``, an object with code, name and description; errors carry nothing else. A prediction
-is the model's first output, in ``values``.
+is the model's first output, in ``values``. A model's name ends in ``.onnx`` here; an endpoint of the configuration may
+leave that out.
 """
 
 import asyncio
@@ -34,6 +35,9 @@ _FORM = {
     "type": "object",
     "properties": {FILE_FIELD: {"type": "string", "format": "binary"}, DESCRIPTION_FIELD: {"type": "string"}},
 }
+
+_NAMES = {413: "Request Entity Too Large", 422: "Unprocessable Entity"}
+"""Names that Python has changed since clients came to know them."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -97,18 +101,18 @@ class OnnxModels:
         return _reply(200, _WELCOME)
 
     async def _list(self, _: Request) -> Reply:
-        return _reply(200, model_list=[info.name for info in self._control.endpoints("onnx")])
+        return _reply(200, model_list=list(self._models()))
 
     async def _list_information(self, _: Request) -> Reply:
-        infos = self._control.endpoints("onnx")
-        return _reply(200, model_list=[{"model": info.name, "description": info.description} for info in infos])
+        models = self._models().items()
+        return _reply(200, model_list=[{"model": name, "description": info.description} for name, info in models])
 
     async def _information(self, request: Request) -> Reply:
         info = self._model(request.path_params["model"])
         specs = [*info.inputs, *info.outputs]
         return _reply(
             200,
-            model=info.name,
+            model=request.path_params["model"],
             description=info.description,
             inputs=[{"name": spec.name, "shape": list(spec.shape)} for spec in info.inputs],
             outputs=[{"name": spec.name, "shape": list(spec.shape)} for spec in info.outputs],
@@ -129,30 +133,50 @@ class OnnxModels:
             async for chunk in form.chunks():
                 await staged.write(bytes(chunk))
             description = form.texts.get(DESCRIPTION_FIELD)
-            report = await self._control.install(name, staged, description=description, create="onnx")
+            endpoint = self._endpoint_for(name)
+            report = await self._control.install(endpoint, staged, description=description, create="onnx")
         return _reply(201, f"{name} is served.", generation=report.generation)
 
     async def _describe(self, request: Request) -> Reply:
         self._access.require_change(request.scope)
-        name = self._model(request.path_params["model"]).name
+        name = request.path_params["model"]
+        endpoint = self._model(name).name
         try:
             description = _decode_description(await read_body(request, self._max_call_bytes)).model_description
         except msgspec.MsgspecError as error:
             raise InvalidInput(f'Send {{"{DESCRIPTION_FIELD}": "some text"}}: {error}.') from error
-        await self._control.describe(name, description)
+        await self._control.describe(endpoint, description)
         return _reply(200, f"The description of {name} was changed.")
 
     async def _delete(self, request: Request) -> Reply:
         self._access.require_change(request.scope)
-        name = self._model(request.path_params["model"]).name
-        await self._control.remove(name)
+        name = request.path_params["model"]
+        await self._control.remove(self._model(name).name)
         return _reply(200, f"{name} was deleted.")
 
+    def _models(self) -> dict[str, EndpointInfo]:
+        """All models, by the names that they have here."""
+        infos = {info.name: info for info in self._control.endpoints("onnx")}
+        return {
+            name if name.endswith(SUFFIX) or name + SUFFIX in infos else name + SUFFIX: infos[name] for name in infos
+        }
+
     def _model(self, name: str) -> EndpointInfo:
-        info = self._control.endpoint(name)
-        if info.engine != "onnx" or info.is_hidden:
-            raise UnknownEndpoint(f"{name!r} is no ONNX model; GET {_MODELS} lists those there are.")
-        return info
+        for candidate in (name, name.removesuffix(SUFFIX)):
+            try:
+                info = self._control.endpoint(candidate)
+            except UnknownEndpoint:
+                continue
+            if info.engine == "onnx" and not info.is_hidden:
+                return info
+        raise UnknownEndpoint(f"There is no model {name!r}; GET {_MODELS} lists those there are.")
+
+    def _endpoint_for(self, name: str) -> str:
+        """The endpoint that an upload of this name replaces, or makes."""
+        try:
+            return self._model(name).name
+        except UnknownEndpoint:
+            return name
 
     # Calls
 
@@ -163,7 +187,7 @@ class OnnxModels:
         if info.state == "disabled":
             raise Conflict(f"{name!r} cannot be asked now. {info.reason}")
         values = _values_of(await request.body(self._max_call_bytes))
-        result = await self._dataplane.infer(InferCall(name, {"values": values}), request.gone)
+        result = await self._dataplane.infer(InferCall(info.name, {"values": values}), request.gone)
         reply = _reply(200, "Prediction successful", values=_prediction(result.document))
         return reply._replace(headers=(generation_header(result.generation),))
 
@@ -208,7 +232,7 @@ def _prediction(document: Any) -> list[Any]:
 
 
 def _reply(status: int, description: str = "", /, **more: Any) -> Reply:
-    name = HTTPStatus(status).phrase
+    name = _NAMES.get(status) or HTTPStatus(status).phrase
     http_status = {"code": status, "name": name, "description": description or name}
     try:
         return Reply(status, _encode({"http_status": http_status, **more}))

@@ -37,10 +37,12 @@ _HEADERS = ("content-type", "model-generation", "retry-after", "allow")
 def assert_golden(call: str, answer: CurlAnswer, *also_volatile: str) -> None:
     """The answer is the one that is kept for the call, such as ``onnx_models/upload``."""
     kept_in = GOLDEN / f"{call}.json"
+    volatile = VOLATILE | set(also_volatile)
+    headers = {name: answer.headers[name] for name in _HEADERS if name in answer.headers}
     found = {
         "status": answer.status,
-        "headers": {name: answer.headers[name] for name in _HEADERS if name in answer.headers},
-        "body": _masked(answer.json, VOLATILE | set(also_volatile)),
+        "headers": _masked(headers, volatile),
+        "body": _masked(answer.json, volatile),
     }
     text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
     if os.environ.get("UPDATE_GOLDEN"):
