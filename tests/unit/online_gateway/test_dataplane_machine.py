@@ -37,6 +37,8 @@ UNSENDABLE = 2**70
 endpoints = st.sampled_from(sorted(SECONDS))
 generations = st.integers(1, 3)
 picks = st.integers(0, 1000)
+loads = st.sampled_from([0, 1, 2, 4, QUEUE_LIMIT])
+"""Calls to each endpoint just before something happens."""
 
 
 @dataclass(eq=False)
@@ -107,10 +109,12 @@ class DataPlaneMachine(RuleBasedStateMachine):
                 deadline_seconds=DEADLINE_SECONDS,
                 retries_begun=retries,
             )
-        self.join()
         for name in SECONDS:
-            self.hold(0, name, 1)
             self.flip(name, 1)
+        for _ in range(3):
+            self.join()
+        self.load(1)
+        self.work(2)
 
     # Workers
 
@@ -118,6 +122,8 @@ class DataPlaneMachine(RuleBasedStateMachine):
     def join(self) -> None:
         self.started += 1
         self.workers.append(Worker(self, f"worker-{self.started}"))
+        for name, served in self.served.items():
+            self.hold(-1, name, served[-1] or 1)
 
     @precondition(lambda self: self.workers)
     @rule(pick=picks, endpoint=endpoints, generation=generations)
@@ -135,25 +141,34 @@ class DataPlaneMachine(RuleBasedStateMachine):
         self.settle(lambda: self.plane.remove_holder(worker, endpoint, generation))
 
     @precondition(lambda self: self.workers)
-    @rule(pick=picks)
-    def leave(self, pick: int) -> None:
+    @rule(calls=loads, pick=picks)
+    def leave(self, calls: int, pick: int) -> None:
+        self.load(calls)
         worker = self.workers[pick % len(self.workers)]
         worker.takes_calls = False
         worker.held.clear()
         self.settle(lambda: self.plane.stop_feeding(worker))
 
     @precondition(lambda self: self.workers)
-    @rule(pick=picks)
-    def die(self, pick: int) -> None:
+    @rule(calls=loads, pick=picks)
+    def die(self, calls: int, pick: int) -> None:
+        self.load(calls)
         worker = self.workers.pop(pick % len(self.workers))
         worker.takes_calls = False
         worker.held.clear()
         self.losses.update(call.document["n"] for call in worker.calls.values() if call.document)
         self.settle(lambda: self.plane.remove_link(worker, "killed"))
 
+    @rule(rounds=st.sampled_from([1, 1, 2, 8]))
+    def work(self, rounds: int) -> None:
+        for _ in range(rounds):
+            for pick in range(len(self.workers)):
+                self.answer(pick, WINDOW, from_the_end=False)
+            self.wait(0.02)
+
     @precondition(lambda self: self.workers)
     @rule(pick=picks, how_many=st.integers(1, 12), from_the_end=st.booleans())
-    def answer(self, pick: int, how_many: int, from_the_end: bool) -> None:
+    def answer(self, pick: int, how_many: int, *, from_the_end: bool) -> None:
         worker = self.workers[pick % len(self.workers)]
         ids = list(worker.calls)[-how_many:] if from_the_end else list(worker.calls)[:how_many]
         calls = [worker.calls.pop(one) for one in ids]
@@ -161,8 +176,9 @@ class DataPlaneMachine(RuleBasedStateMachine):
         self.settle(lambda: self.plane.on_results(worker, [*results, Result(10**9, {"n": -1}, None, 0.0), *results]))
 
     @precondition(lambda self: self.workers)
-    @rule(pick=picks, kind=st.sampled_from(["invalid_input", "model_failed", "not_loaded"]))
-    def fail(self, pick: int, kind: str) -> None:
+    @rule(calls=loads, pick=picks, kind=st.sampled_from(["invalid_input", "model_failed", "not_loaded"]))
+    def fail(self, calls: int, pick: int, kind: str) -> None:
+        self.load(calls)
         worker = self.workers[pick % len(self.workers)]
         if worker.calls:
             call = worker.calls.pop(next(iter(worker.calls)))
@@ -179,7 +195,17 @@ class DataPlaneMachine(RuleBasedStateMachine):
 
     # Generations
 
-    @rule(endpoint=endpoints, generation=st.one_of(generations, generations, st.none()))
+    @rule(calls=loads, endpoint=endpoints, generation=generations)
+    def swap(self, calls: int, endpoint: str, generation: int) -> None:
+        self.load(calls)
+        before = self.served[endpoint][-1]
+        for pick in range(len(self.workers)):
+            self.hold(pick, endpoint, generation)
+        self.flip(endpoint, generation)
+        for pick in range(len(self.workers)) if before and before != generation else ():
+            self.let_go(pick, endpoint, before)
+
+    @rule(endpoint=endpoints, generation=st.sampled_from([1, 2, 3, 1, 2, 3, None]))
     def flip(self, endpoint: str, generation: int | None) -> None:
         self.served[endpoint].append(generation)
         self.settle(lambda: self.plane.serve(endpoint, generation, f"label-{generation}"))
@@ -188,10 +214,10 @@ class DataPlaneMachine(RuleBasedStateMachine):
 
     @rule(
         endpoint=endpoints,
-        how_many=st.integers(1, 40),
-        pinned=st.one_of(st.none(), st.none(), generations),
-        bad=st.booleans(),
-        budget=st.sampled_from([DEADLINE_SECONDS, DEADLINE_SECONDS, 0.0, 0.3, 60.0, math.nan]),
+        how_many=st.sampled_from([1, 2, 5, 12, 3 * WINDOW + QUEUE_LIMIT]),
+        pinned=st.sampled_from([*[None] * 6, 1, 2, 3]),
+        bad=st.sampled_from([False, False, False, True]),
+        budget=st.sampled_from([*[DEADLINE_SECONDS] * 6, 0.0, 0.3, 60.0, math.nan]),
     )
     def infer(self, endpoint: str, how_many: int, pinned: int | None, bad: bool, budget: float) -> None:
         for number in range(how_many):
@@ -200,9 +226,13 @@ class DataPlaneMachine(RuleBasedStateMachine):
             if bad and number == how_many // 2:
                 document["bad"] = UNSENDABLE
             self.ask(endpoint, InferCall(endpoint, document, generation=pinned, budget_seconds=budget))
-            if number % 10 == 9:
+            if number % QUEUE_LIMIT == 0:
                 self.settle()
         self.settle()
+
+    def load(self, calls: int) -> None:
+        for name in SECONDS if calls else ():
+            self.infer(name, calls, None, False, DEADLINE_SECONDS)
 
     def ask(self, endpoint: str, call: InferCall) -> None:
         gone = asyncio.Event()
@@ -214,17 +244,21 @@ class DataPlaneMachine(RuleBasedStateMachine):
         task.add_done_callback(lambda _: setattr(asked, "ended", self.loop.time()))
         self.open_calls.append(asked)
 
-    @precondition(lambda self: self.open_calls)
-    @rule(pick=picks)
-    def cancel(self, pick: int) -> None:
+    @rule(calls=loads, pick=picks)
+    def cancel(self, calls: int, pick: int) -> None:
+        self.load(calls)
+        if not self.open_calls:
+            return
         asked = self.open_calls[pick % len(self.open_calls)]
         asked.is_cancelled = True
         asked.task.cancel()
         self.settle()
 
-    @precondition(lambda self: self.open_calls)
-    @rule(pick=picks)
-    def hang_up(self, pick: int) -> None:
+    @rule(calls=loads, pick=picks)
+    def hang_up(self, calls: int, pick: int) -> None:
+        self.load(calls)
+        if not self.open_calls:
+            return
         asked = self.open_calls[pick % len(self.open_calls)]
         asked.is_cancelled = True
         asked.gone.set()
@@ -331,5 +365,5 @@ async def hung_up(gone: asyncio.Event) -> None:
 
 TestDataPlane = DataPlaneMachine.TestCase
 TestDataPlane.settings = settings(
-    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck)
 )
