@@ -178,16 +178,28 @@ class Repository:
     async def watch(self, changed: Callable[[str], Awaitable[None]], every_seconds: float = _LOOK_SECONDS) -> None:
         """Until it is cancelled: tell of each endpoint whose accepted generation or entry has changed, or is gone.
 
-        It begins with all that are there, so that nothing is missed between reading them and watching.
+        It begins with all that are there, so that nothing is missed between reading them and watching. One endpoint
+        may take long without holding up what is told of the others.
         """
-        before: dict[str, Stamp] = {}
-        while True:
-            now = await asyncio.to_thread(self._stamps)
-            for endpoint in sorted(before.keys() | now.keys()):
-                if before.get(endpoint) != now.get(endpoint):
-                    await changed(endpoint)
-            before = now
-            await asyncio.sleep(every_seconds)
+        told: dict[str, Stamp] = {}
+        busy: set[str] = set()
+
+        async def tell(endpoint: str) -> None:
+            try:
+                await changed(endpoint)
+            finally:
+                busy.discard(endpoint)
+
+        async with asyncio.TaskGroup() as telling:
+            while True:
+                now = await asyncio.to_thread(self._stamps)
+                for endpoint in sorted((told.keys() | now.keys()) - busy):
+                    if told.get(endpoint, ()) != now.get(endpoint, ()):
+                        told[endpoint] = now.get(endpoint, ())
+                        busy.add(endpoint)
+                        telling.create_task(tell(endpoint))
+                told = {endpoint: stamp for endpoint, stamp in told.items() if stamp or endpoint in busy}
+                await asyncio.sleep(every_seconds)
 
     # In threads
 

@@ -283,8 +283,9 @@ class WorkerPort:
     """Takes workers in, over a unix socket and TCP.
 
     ``silence_seconds``: a worker that says nothing for so long is lost. ``stall_seconds``: so is one that lives and
-    reads nothing of what waits for it; it is longer, because a worker may be deep in one prediction. ``refusal`` says
-    why a pool takes no worker.
+    reads nothing of what waits for it; it is long, because a worker in the middle of one prediction reads nothing, and
+    little waits for it: the data plane and the loading of generations both stop sending. ``refusal`` says why a pool
+    takes no worker.
     """
 
     def __init__(
@@ -295,7 +296,7 @@ class WorkerPort:
         *,
         gateway_id: str,
         silence_seconds: float = 5.0,
-        stall_seconds: float = 60.0,
+        stall_seconds: float = 900.0,
         refusal: Refusal = lambda _pool: None,
     ) -> None:
         self.events = events

@@ -105,6 +105,8 @@ class ScriptedWorker:
         """Digests, by endpoint and generation: what it has acknowledged and was not asked to unload."""
         self.contents: dict[tuple[str, int], str] = {}
         """SHA-256 of what arrived for a generation."""
+        self.held: list[Load] = []
+        """Those that it has not answered, because there was no verdict."""
         self._arriving: dict[tuple[str, int], hashlib._Hash] = {}
         self._asked: dict[tuple[str, int], Load] = {}
         self._beat: asyncio.TimerHandle | None = None
@@ -169,6 +171,11 @@ class ScriptedWorker:
             case Chunk():
                 self._take_chunk(message)
             case Unload():
+                self.held = [
+                    load
+                    for load in self.held
+                    if (load.endpoint, load.generation) != (message.endpoint, message.generation)
+                ]
                 self._asked.pop((message.endpoint, message.generation), None)
                 self.memory.pop((message.endpoint, message.generation), None)
             case Calls():
@@ -204,10 +211,17 @@ class ScriptedWorker:
             if place in self._asked:
                 self.answer(self._asked[place])
 
+    def answer_held(self) -> None:
+        """Answer what there was no verdict for."""
+        held, self.held = self.held, []
+        for load in held:
+            self.answer(load)
+
     def answer(self, load: Load) -> None:
         """Tell what came of it."""
         reason = self.verdict(load)
         if reason is None:
+            self.held.append(load)
             return
         if not reason:
             self.memory[(load.endpoint, load.generation)] = load.digest

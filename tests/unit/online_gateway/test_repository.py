@@ -14,6 +14,7 @@ from contracts.errors import Conflict, Unavailable, UploadTooLarge
 from online_gateway.durable_files import open_locked
 from online_gateway.repository import Accepted, Repository
 from tests.support.disk_steps import before_each_step, install
+from tests.support.gateway_core import until
 
 
 @pytest.fixture
@@ -251,6 +252,34 @@ def test_the_watch_tells_what_another_gateway_accepted_changed_or_removed(
         assert await asyncio.wait_for(told.get(), 5) == "vectors"
         await other.remove("vectors")
         assert await asyncio.wait_for(told.get(), 5) == "vectors"
+        watching.cancel()
+
+    run(play())
+
+
+def test_an_endpoint_that_takes_long_does_not_hold_up_what_is_told_of_others_and_is_told_of_again(
+    repository: Repository,
+) -> None:
+    async def play() -> None:
+        told: list[str] = []
+        go_on = asyncio.Event()
+
+        async def changed(endpoint: str) -> None:
+            told.append(endpoint)
+            if endpoint == "vectors":
+                await go_on.wait()
+
+        await install(repository, b"x", "")
+        watching = asyncio.create_task(repository.watch(changed, every_seconds=0.01))
+        await until(lambda: told == ["vectors"])
+        reservation = await repository.reserve("others", None)
+        await repository.accept(reservation, _record(reservation.number))
+        await install(repository, b"y", "")
+        await until(lambda: told == ["vectors", "others"])
+
+        go_on.set()
+
+        await until(lambda: told == ["vectors", "others", "vectors"])
         watching.cancel()
 
     run(play())
