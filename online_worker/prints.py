@@ -4,10 +4,7 @@ import io
 import os
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from typing import Any
 
 _STDOUT, _STDERR = 1, 2
 
@@ -27,7 +24,7 @@ class _Stderr(io.RawIOBase):
     def isatty(self) -> bool:
         return os.isatty(_STDERR)
 
-    def write(self, data: "ReadableBuffer", /) -> int:
+    def write(self, data: Any, /) -> int:  # any buffer; its type has a name from Python 3.12 on
         with suppress(OSError):
             return os.write(_STDERR, data)
         return memoryview(data).nbytes
