@@ -28,6 +28,7 @@ STATUSES = {
     "claim_refused": 409,
     "stale_attempt": 409,
     "unauthorized": 401,
+    "forbidden": 403,
     "unavailable": 503,
     "storage_full": 507,
     "outcome_unknown": 503,
