@@ -32,6 +32,7 @@ _MOST_WORKERS = 256
 _MOST_SUPPORT_PROCESSES = 256
 _MOST_STATUS_BYTES = 64 * 2**10
 _START_TIME = timedelta(seconds=20)
+_LOOK = timedelta(milliseconds=200)
 
 
 class Control:
@@ -188,8 +189,9 @@ class Control:
         async with self._turn(name):
             entry = self._entry(name)
             await self._serving.start(entry)
-        if self._overview.of(entry).state in {"loading", "no_workers"}:
-            await self._generations.ready(name, Deadline(_START_TIME))
+        deadline = Deadline(_START_TIME)
+        while self._overview.of(entry).state in {"loading", "no_workers"} and not deadline.expired:
+            await self._generations.ready(name, Deadline(deadline.at_most(_LOOK)))
 
     async def kill(self, name: str) -> None:
         """Stop serving it and end its local workers; an endpoint on a shared pool only stops being served.

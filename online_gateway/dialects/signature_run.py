@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.types import Scope
 
 from contracts.errors import Conflict, Forbidden, InvalidRequest, PlatformError, UploadTooLarge
-from contracts.inference import InferCall, ModelFailed, UnknownEndpoint
+from contracts.inference import EndpointNotReady, InferCall, ModelFailed, UnknownEndpoint
 from contracts.worker_protocol import Notification
 from online_gateway.dialects.base import BodyTooLarge, Dialect, DialectServices, HotHandler, HotRequest, Reply
 from online_gateway.dialects.errors import headers_of, status_of
@@ -182,6 +182,9 @@ class SignatureRun:
         if self._control.endpoint(name).state not in {"disabled", "given_up"}:
             raise Conflict(f"Signature {name} is started already.")
         await self._control.start(name)
+        started = self._control.endpoint(name)
+        if started.state == "given_up":
+            raise EndpointNotReady(f"Signature {name} was started and cannot answer. {started.reason}")
         return self._reply({"MESSAGE": "OK."})
 
     async def _kill_server(self, document: Document, scope: Scope) -> Reply:

@@ -139,7 +139,7 @@ def test_the_site_keeps_its_files_in_its_own_folder(site: FacadeSite) -> None:
 
     assert {path.stat().st_mode & 0o777 for path in tokens.glob("*_token")} == {0o600}
     assert not re.search((tokens / "worker_token").read_text(), site.log)
-    assert {path.name for path in site.folder.iterdir()} - {"endpoints"} == {
+    assert {path.name for path in site.folder.iterdir()} - {"endpoints", "models"} == {
         "_cache",
         "config_gateway.txt",
         "run_gateway.py",

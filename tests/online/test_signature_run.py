@@ -225,6 +225,23 @@ def test_a_server_is_killed_and_started(own_platform: OnlinePlatform) -> None:
     assert asked(own_platform, ask="sum", vector=[1]).status == 200
 
 
+def test_a_started_server_runs_the_code_of_now_and_one_that_cannot_says_why(own_platform: OnlinePlatform) -> None:
+    url = own_platform.url
+    post_json(f"{url}/kill_server", {"SIGNATURE": "asked"})
+    own_platform.write_module("asked", MODULE.replace("sum(inputs", "10 * sum(inputs"))
+    started = post_json(f"{url}/start_server", {"SIGNATURE": "asked"})
+    changed = asked(own_platform, ask="sum", vector=[1])
+
+    post_json(f"{url}/kill_server", {"SIGNATURE": "asked"})
+    own_platform.write_module("asked", "import nothing_of_this_name")
+    broken = post_json(f"{url}/start_server", {"SIGNATURE": "asked"})
+
+    assert started.status == 200
+    assert changed.json["sum"] == 10
+    assert broken.status == 503
+    assert "nothing_of_this_name" in broken.json["ERROR"]
+
+
 @pytest.mark.parametrize("route", ["start_server", "kill_server", "update_workers"])
 def test_an_unknown_server_cannot_be_changed(platform: OnlinePlatform, route: str) -> None:
     answer = post_json(f"{platform.url}/{route}", {"SIGNATURE": "nobody", "NR_WORKERS": 1})

@@ -1,19 +1,11 @@
 from basic_inference_server import FlaskWorker
+from models.placeholder import PlaceholderModel
 
 _CONFIG = {
   'LANGUAGE': 'en',
 }
 
 __WORKER_VER__ = '1.2.1'
-
-
-class PlaceholderModel:
-  def __init__(self, log):
-    self.log = log
-    self.log.P("******** Using a model placeholder *********", color='r')
-
-  def get_similar(self, word, lang):
-    return "same-{}-always-{}".format(word, lang)
 
 
 class DummyModelDemo1Worker(FlaskWorker):
