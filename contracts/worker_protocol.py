@@ -231,7 +231,7 @@ def frame(message: FromGateway | FromWorker) -> bytearray:
     buffer = bytearray(HEADER_BYTES)
     try:
         _encoder.encode_into(message, buffer, HEADER_BYTES)
-    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise ProtocolError(f"The message cannot be sent: {error}") from error
     length = len(buffer) - HEADER_BYTES
     if length > MAX_FRAME_BYTES:
@@ -250,7 +250,7 @@ def decode_from_gateway(body: memoryview | bytes) -> FromGateway:
     """
     try:
         return _from_gateway.decode(body)
-    except msgspec.MsgspecError as error:
+    except (RecursionError, msgspec.MsgspecError) as error:
         raise ProtocolError(f"The gateway sent what this worker does not understand: {error}") from error
 
 
@@ -264,7 +264,7 @@ def decode_from_worker(body: memoryview | bytes) -> FromWorker:
     """
     try:
         return _from_worker.decode(body)
-    except msgspec.MsgspecError as error:
+    except (RecursionError, msgspec.MsgspecError) as error:
         raise ProtocolError(f"The worker sent what this gateway does not understand: {error}") from error
 
 

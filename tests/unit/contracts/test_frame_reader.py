@@ -1,7 +1,10 @@
 """A stream of frames means the same however the network cuts it; what is too long is refused before it is read."""
 
+from collections.abc import Callable
 from itertools import islice
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,7 +102,26 @@ def test_what_is_no_message_is_a_mistake_of_the_protocol_and_nothing_else(body: 
             decode(body + b"\xc1")  # a byte that msgpack never uses
 
 
-@pytest.mark.parametrize("document", [{"a": 2**70}, {"a": object()}, {"a": "\ud800"}])
+def _nested(depth: int) -> list[Any]:
+    outer: list[Any] = []
+    for _ in range(depth):
+        outer = [outer]
+    return outer
+
+
+@pytest.mark.parametrize("decode", [decode_from_gateway, decode_from_worker])
+def test_a_message_that_is_nested_too_deeply_is_a_mistake_of_the_protocol(decode: Callable[[bytes], object]) -> None:
+    deep = msgspec.Raw(b"\x81\xa1a" + b"\x91" * 5000 + b"\x90")
+    is_gateway = decode is decode_from_gateway
+    message = (
+        ["calls", [[1, "m", 1, deep, None, []]], False] if is_gateway else ["results", [["ok", 1, deep, None, 0.0]]]
+    )
+
+    with pytest.raises(ProtocolError, match="does not understand"):
+        decode(msgspec.msgpack.encode(message))
+
+
+@pytest.mark.parametrize("document", [{"a": 2**70}, {"a": object()}, {"a": "\ud800"}, {"a": _nested(5000)}])
 def test_what_cannot_travel_is_a_mistake_of_the_protocol(document: dict[str, object]) -> None:
     with pytest.raises(ProtocolError, match="cannot be sent"):
         frame(Results([Result(1, document, None, 0.0)]))
