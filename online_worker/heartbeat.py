@@ -1,5 +1,6 @@
 """The thread that tells every gateway that this worker lives, however long a call takes."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -46,7 +47,7 @@ class Heart:
         """Beat where it is time; the seconds until it is time again."""
         now = time.monotonic()
         sessions = self._sessions()
-        due = [one for one in sessions if now >= self._last_beats.get(one, 0.0) + one.heartbeat_seconds]
+        due = [one for one in sessions if now >= self._last_beats.get(one, -math.inf) + one.heartbeat_seconds]
         memory = resident_bytes() if due else 0
         for session in due:
             session.stream.send(Heartbeat(memory))

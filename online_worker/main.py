@@ -21,6 +21,8 @@ log = logging.get_logger(__name__)
 
 _SWITCH_SECONDS = 0.0005
 """How long a thread that loads a model may keep the one that answers calls waiting; Python's own is ten times that."""
+_RECURSION = 1200
+"""Levels. A gateway takes in documents as deep as Python's own limit of 1000; what it can send must be readable here."""
 _CLOSING = timedelta(seconds=4)
 """What an orderly end may take when the last call was answered: closing the models, and what was being loaded."""
 _LAST_SECONDS = 5.0
@@ -55,6 +57,7 @@ def run(settings: OnlineWorkerSettings) -> int:
     give_prints_a_place()
     logging.configure("online_worker", settings.log_level, settings.log_format)
     sys.setswitchinterval(_SWITCH_SECONDS)
+    sys.setrecursionlimit(max(_RECURSION, sys.getrecursionlimit()))
     stop = threading.Event()
     with ExitStack() as stack:
         stack.enter_context(stop_on_signals(stop, on_second=partial(os._exit, _CRASHED)))

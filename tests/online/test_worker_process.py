@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
-from contracts.worker_protocol import Calls, Leave, Leaving, Result, Results, Unload
+from contracts.worker_protocol import HEADER_BYTES, Calls, Failure, Leave, Leaving, Result, Results, Unload
 from service_kit.settings import WRONG_CONFIGURATION
 from tests.support.online_workers import worker_environment, worker_process, write_module
 from tests.support.scripted_gateway import TOKEN, document_call, load_echo, load_module, scripted_gateway
@@ -103,6 +104,21 @@ def test_prints_of_a_model_break_nothing_when_nobody_reads_them_any_more(tmp_pat
         answers = line.call(document_call(1, {"id": 1}), document_call(2, {"id": 2}))
 
     assert [answer.document for answer in answers if isinstance(answer, Result)] == [1, 2]
+
+
+@pytest.mark.parametrize("depth", [300, 990])
+def test_a_document_that_is_nested_as_deeply_as_can_be_ends_no_worker(tmp_path: Path, depth: int) -> None:
+    deep = msgspec.Raw(b"\x81\xa1a" + b"\x91" * depth + b"\x90")
+    calls = msgspec.msgpack.encode(["calls", [[1, "model", 1, deep, None, []]], False])
+    with scripted_gateway(tmp_path / "s") as gateway, worker_process(gateway.address):
+        line = gateway.welcome()
+        line.load(load_echo("model"))
+        line.socket.sendall(len(calls).to_bytes(HEADER_BYTES, "big") + calls)
+        (deep_answer,) = line.next(Results).results
+        (answer,) = line.call(document_call(2, {}))
+
+    assert isinstance(deep_answer, Result if depth == 300 else Failure)
+    assert isinstance(answer, Result)
 
 
 _HEAVY = """
