@@ -5,6 +5,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import uvloop
+
 from contracts.inference import InferCall, InferResult, SwapReport
 from online_gateway.dataplane import DataPlane
 from online_gateway.generations import Generations, Recipe
@@ -27,8 +29,9 @@ async def until(look: Callable[[], T], within: float = 20.0) -> T:
 
 
 def scenario(play: Callable[[], Coroutine[Any, Any, None]], within: float = 60.0) -> None:
-    """Run it in an event loop of its own."""
-    asyncio.run(asyncio.wait_for(play(), within))
+    """Run it in an event loop of its own, of the kind that the gateway has."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(play(), within))
 
 
 class GatewayCore:

@@ -5,7 +5,7 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 from contracts.inference import TensorSpec
 from contracts.worker_protocol import (
@@ -57,8 +57,7 @@ class Peer(asyncio.Protocol):
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         for body in self._reader.feed(data):
@@ -115,10 +114,11 @@ class ScriptedWorker:
         """Dial in; returns when the gateway has welcomed or refused it."""
         loop = asyncio.get_running_loop()
         self._greeted = loop.create_future()
+        self.peer = Peer(self._take)  # the first message may come before the connection is said to be there
         if isinstance(where, Path):
-            _, self.peer = await loop.create_unix_connection(lambda: Peer(self._take), str(where))
+            await loop.create_unix_connection(lambda: self.peer, str(where))
         else:
-            _, self.peer = await loop.create_connection(lambda: Peer(self._take), *where)
+            await loop.create_connection(lambda: self.peer, *where)
         await asyncio.wait([self._greeted, self.peer.closed], timeout=10, return_when=asyncio.FIRST_COMPLETED)
         return self
 
