@@ -22,7 +22,7 @@ log = logging.get_logger(__name__)
 _SWITCH_SECONDS = 0.0005
 """How long a thread that loads a model may keep the one that answers calls waiting; Python's own is ten times that."""
 _RECURSION = 1200
-"""Levels. A gateway takes in documents as deep as Python's own limit of 1000; what it can send must be readable here."""
+"""Levels. A gateway takes documents as deep as Python's own limit of 1000; what it can send must be readable here."""
 _CLOSING = timedelta(seconds=4)
 """What an orderly end may take when the last call was answered: closing the models, and what was being loaded."""
 _LAST_SECONDS = 5.0
