@@ -1,7 +1,5 @@
 """The online half of a standalone platform: which endpoints it serves, and how they stand."""
 
-import os
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -80,27 +78,6 @@ def _missing_modules(endpoint: EndpointConfig) -> list[str]:
     if not isinstance(required, list | tuple) or not all(isinstance(name, str) for name in required):
         raise InvalidRequest(f"CONFIG_ENDPOINTS.{endpoint.name}.{REQUIRES} must be a list of names of Python modules.")
     return [name for name in required if find_spec(name.partition(".")[0]) is None]
-
-
-def worker_token(folder: Path) -> str:
-    """The token of the platform's own workers, in a file that only its owner can read; made at the first start.
-
-    Raises
-    ------
-    OSError
-    """
-    path = folder / "worker_token"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        if token := path.read_text(encoding="ascii").strip():
-            return token
-        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC)  # its making was cut off
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        token = secrets.token_urlsafe(32)
-        file.write(token)
-    return token
 
 
 class OnlineDoor:

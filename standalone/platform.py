@@ -30,8 +30,9 @@ from service_kit.deadline import Deadline
 from service_kit.lifecycle import bind, is_loopback
 from service_kit.settings import load
 from service_kit.signals import stop_on_signals
+from service_kit.token_file import token_in
 from standalone.examples import register
-from standalone.online import Endpoints, OnlineDoor, endpoints_of, worker_token
+from standalone.online import Endpoints, OnlineDoor, endpoints_of
 from standalone.runners import Choice, choose_runner, gpu_uuids, missing_needs, model_folders
 from standalone.supervisor import Child, GaveUp, Supervisor
 
@@ -175,7 +176,7 @@ def _gateway(options: Options, endpoints: GatewayFile, listeners: _Listeners) ->
     settings = load(
         OnlineGatewaySettings,
         data_dir=folder,
-        worker_token=worker_token(folder),
+        worker_token=token_in(folder / "worker_token"),
         endpoints_file=None,
         host=options.host,
         port=options.online_port,
