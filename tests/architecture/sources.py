@@ -12,6 +12,9 @@ PRODUCT = (
     "public_api",
     "private_api",
     "job_consumer",
+    "online_gateway",
+    "online_worker",
+    "basic_inference_server",
     "inference_client",
     "standalone",
 )
