@@ -3,6 +3,7 @@
 A test holds the pages equal to what this makes, so they cannot go stale.
 """
 
+import tempfile
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,17 +13,22 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from contracts import errors
+from contracts import errors, inference
 from contracts.task_state import POLL_NOT_FOUND, POLL_OUTPUT_MISSING, POLL_STATUS, TRANSITIONS, TaskState
 from contracts.tasks import Outcome, Step
 from deployment.variables import DEPLOYED_DEFAULTS, FIXED_SETTINGS, SECRETS, VARIABLES, Variable
 from job_consumer.config import JobConsumerSettings
 from online_gateway.config import OnlineGatewaySettings
+from online_gateway.dialects.errors import status_of as online_status_of
+from online_gateway.endpoint_config import GatewayFile
+from online_gateway.main import http_app as online_gateway_app
+from online_gateway.wiring import Wiring
 from online_worker.config import OnlineWorkerSettings
 from private_api.config import PrivateApiSettings
 from public_api.config import PublicApiSettings
 from public_api.main import create_app
 from service_kit.http_app import status_of
+from service_kit.lifecycle import Departure
 from service_kit.settings import Settings, is_secret
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,6 +49,26 @@ _ERRORS_INTRODUCTION = """
 These codes live on that route alone. Everywhere else an error is standard HTTP, with a JSON body of
 `{"detail": "what was wrong and what to do", "code": "…"}`:
 """
+_ONLINE_ERRORS_INTRODUCTION = """
+## Errors of the online path
+
+The statuses of calls to endpoints. The bodies are each dialect's own, and so are a few statuses: 400 in place of 422 in
+the Open Inference Protocol, 200 for all of them in the vector service.
+"""
+_ONLINE_ROUTES_INTRODUCTION = """\
+The same description is served at the gateway's own `/openapi.json`, and as a page at its `/docs`; in a deployment, the
+reverse proxy serves those of the [batch platform](http_api.md) there. Routes that change what is served take the admin
+token, `Authorization: Bearer TOKEN`, wherever the gateway listens beyond its own machine. What an error's status means:
+[states and errors](states_and_errors.md#errors-of-the-online-path).
+"""
+_DIALECTS = {
+    "health": "Health",
+    "Open Inference Protocol": "Open Inference Protocol",
+    "microservice gateway": "The microservice gateway",
+    "ONNX models": "ONNX models, and figures",
+    "vector service": "The vector service",
+}
+"""Headings by the tags of the routes."""
 _ROUTES_INTRODUCTION = """\
 Routes that change models exist only where `ALLOW_PUBLIC_POST_MODEL` is on. The same description is served at
 `/openapi.json`, and as a page at `/docs`.
@@ -56,6 +82,7 @@ def pages() -> dict[Path, str]:
         reference / "configuration.md": configuration(),
         reference / "states_and_errors.md": states_and_errors(),
         reference / "http_api.md": http_api(),
+        reference / "online_api.md": online_api(),
         ROOT / ".env.example": env_example(),
     }
 
@@ -79,7 +106,7 @@ def states_and_errors() -> str:
     arrows = [f"    {a} --> {b}" for a in TaskState for b in sorted(TRANSITIONS[a])]
     ends = [f"    {a} --> [*]" for a in TaskState if a.is_final]
     polls = [f"| {state} | {POLL_STATUS[state]} |" for state in TaskState]
-    kinds = [kind for kind in _errors(errors.PlatformError) if kind is not errors.PlatformError]
+    kinds = [kind for kind in _errors(errors.PlatformError, errors.__name__) if kind is not errors.PlatformError]
     rows = [f"| `{kind.code}` | {status_of(_instance(kind))} | {_doc(kind)} |" for kind in kinds]
     return "\n".join(
         [
@@ -96,6 +123,9 @@ def states_and_errors() -> str:
             _ERRORS_INTRODUCTION,
             "| code | status | |\n|---|---|---|",
             *rows,
+            _ONLINE_ERRORS_INTRODUCTION,
+            "| error | status | |\n|---|---|---|",
+            *_online_errors(),
             "\n## How an attempt ends\n\n| outcome | |\n|---|---|",
             *[f"| `{outcome}` | {text} |" for outcome, text in _member_docs(Outcome).items()],
             "| `lease_lapsed` | Its consumer was silent for longer than the lease: another attempt, if any is left. |",
@@ -121,6 +151,30 @@ def http_api() -> str:
         for method, operation in operations.items():
             parts += _route(method, path, operation)
     return "\n".join(parts)
+
+
+def online_api() -> str:
+    """The gateway's routes, a table for each dialect."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = OnlineGatewaySettings(data_dir=Path(folder), worker_token=SecretStr("x" * 16))
+        wiring = Wiring(settings, GatewayFile(), ("127.0.0.1", 0), lambda: None)
+        schema = online_gateway_app(wiring, GatewayFile().server_name, Departure()).openapi()
+        wiring.release()
+    rows: dict[str, list[str]] = {tag: [] for tag in _DIALECTS}
+    for path, operations in schema["paths"].items():
+        shown: dict[str, list[str]] = {}
+        for method, operation in operations.items():
+            shown.setdefault(_online_row(operation), []).append(method.upper())
+        for row, methods in shown.items():
+            rows[operations[methods[0].lower()]["tags"][0]].append(f"| {', '.join(methods)} | `{path}` | {row} |")
+    parts = ["# Online API\n", _NOTICE, _ONLINE_ROUTES_INTRODUCTION]
+    for tag, heading in _DIALECTS.items():
+        parts += [f"## {heading}\n\n| method | path | |\n|---|---|---|", *rows[tag], ""]
+    return "\n".join(parts)
+
+
+def _online_row(operation: dict[str, Any]) -> str:
+    return str(operation["summary"]).removesuffix(".") + "."
 
 
 def env_example() -> str:
@@ -187,11 +241,17 @@ def _shown_default(field: FieldInfo) -> str:
     return f"`{default}`" if default != "" else "empty"
 
 
-def _errors(kind: type[errors.PlatformError]) -> Iterator[type[errors.PlatformError]]:
-    yield kind
+def _errors(kind: type[errors.PlatformError], module: str) -> Iterator[type[errors.PlatformError]]:
+    """Those of a module, each behind its ancestors."""
+    if kind.__module__ == module:
+        yield kind
     for child in kind.__subclasses__():
-        if child.__module__ == errors.__name__:
-            yield from _errors(child)
+        yield from _errors(child, module)
+
+
+def _online_errors() -> Iterator[str]:
+    for kind in _errors(errors.PlatformError, inference.__name__):
+        yield f"| `{kind.code}` | {online_status_of(kind.__new__(kind))} | {_doc(kind)} |"
 
 
 def _instance(kind: type[errors.PlatformError]) -> errors.PlatformError:

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import NoReturn
 
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts.errors import PlatformError
@@ -22,12 +23,13 @@ from service_kit.settings import WRONG_CONFIGURATION, end_misconfigured, load
 _WELCOME = "Endpoints that stay in memory, answered in one request, in the wire formats that their users come from."
 
 
-def _app(wiring: Wiring, name: str, departure: Departure) -> "_Running":
+def http_app(wiring: Wiring, name: str, departure: Departure) -> FastAPI:
+    """All routes, with the description of them."""
     app = create_http_app(name, _WELCOME, redirect_slashes=False)
     app.include_router(health_router(wiring.overview, wiring.supports, departure))
     for dialect in wiring.dialects:
         app.include_router(dialect.router)
-    return _Running(HotDoor(app, wiring.dialects), wiring)
+    return app
 
 
 class _Running:
@@ -74,16 +76,18 @@ def run(
         wiring = Wiring(settings, served, bound.getsockname()[:2], departure.ask)
     except (OSError, PlatformError) as error:
         _end(str(error))
-    app = _app(wiring, served.server_name, departure)
-    lifecycle.serve(
-        app,
-        bound,
-        departure=departure,
-        leave=timedelta(seconds=settings.leave_seconds),
-        drain=timedelta(seconds=settings.call_drain_seconds),
-    )
-    if app.trouble is not None:
-        _end(app.trouble)
+    app = _Running(HotDoor(http_app(wiring, served.server_name, departure), wiring.dialects), wiring)
+    try:
+        lifecycle.serve(
+            app,
+            bound,
+            departure=departure,
+            leave=timedelta(seconds=settings.leave_seconds),
+            drain=timedelta(seconds=settings.call_drain_seconds),
+        )
+    finally:
+        if app.trouble is not None:
+            _end(app.trouble)
 
 
 def _file(settings: OnlineGatewaySettings) -> GatewayFile:

@@ -126,6 +126,10 @@ class Wiring:
         makers = (open_inference.dialect, signature_run.dialect, onnx_models.dialect, vector_predict.dialect)
         return [make(services) for make in makers]
 
+    def release(self) -> None:
+        """Give the place in the data folder back, where it never ran."""
+        self._place.release()
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve: workers are awaited, started and taken over; at the end they are let go, in order.
@@ -138,7 +142,7 @@ class Wiring:
             The data folder cannot be read.
         """
         async with AsyncExitStack() as stack:
-            stack.callback(self._place.release)
+            stack.callback(self.release)
             worker_address = await self._open(stack)
             for work in (self._dataplane.run(), self._repository.watch(self._follow)):
                 await stack.enter_async_context(self._background(work))
