@@ -57,8 +57,10 @@ def test_a_compiled_module_still_loads_without_its_debuggers_tables(tmp_path: Pa
 
 
 def test_what_nobody_runs_goes_and_the_rest_stays(tmp_path: Path) -> None:
-    kept = ["a/code.py", "a/data.json", "a/not_elf.so", "a/contest/code.py"]
-    gone = ["a/tests/test_a.py", "a/testing/b.py", "a/code.pyi", "a/code.pyx", "a/code.c"]
+    kept = ["a/code.py", "a/data.json", "a/not_elf.so", "a/contest/code.py", "a/f2py/code.py", "onnx/tools/code.py"]
+    gone = ["a/tests/test_a.py", "a/testing/b.py", "a/conftest.py", "a/code.pyi", "a/code.pyx", "a/code.c", "a/code.cc"]
+    gone += ["a/_simd.cpython-312.so", "a/_umath_tests.cpython-312.so", "a/library.a"]
+    gone += ["lib/numpy/f2py/a/code.py", "lib/onnx/reference/code.py", "lib/onnxruntime/tools/code.py"]
     for name in (*kept, *gone):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("text")
