@@ -14,7 +14,7 @@ from contracts.inference import (
     UnknownEndpoint,
     WorkerLost,
 )
-from online_gateway.dialects.errors import headers_of, status_of
+from online_gateway.dialects.errors import RETRY_LATER, headers_of, status_of
 
 
 @pytest.mark.parametrize(
@@ -41,5 +41,5 @@ def test_each_error_has_its_status(error: PlatformError, status: int) -> None:
 
 def test_only_what_may_be_tried_again_says_when() -> None:
     assert headers_of(QueueFull("", retry_after=3)) == ((b"retry-after", b"3"),)
-    assert headers_of(EndpointNotReady("")) == ((b"retry-after", b"1"),)
+    assert headers_of(EndpointNotReady("")) == RETRY_LATER == ((b"retry-after", b"2"),)
     assert headers_of(ModelFailed("")) == ()
