@@ -123,7 +123,7 @@ class SignatureRun:
         answer["ver"] = self._version
         try:
             return Reply(status, _encode(answer), headers=headers)
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ModelFailed(f"The endpoint's answer cannot be written as JSON: {error}.") from error
 
     def _failure(self, error: PlatformError) -> Reply:
@@ -240,7 +240,7 @@ def _document(request: HotRequest, body: bytes) -> Document:
     """What was sent, as a new object: JSON, or what a form or a GET's query says, whose values are all texts."""
     try:
         return _decode(body) if body else _fields(request.scope["query_string"])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         if (request.header(b"content-type") or b"").startswith(_FORM) and (fields := _fields(body)):
             return fields
         raise InvalidRequest(f"The body must be a JSON object: {error}.") from error

@@ -128,6 +128,25 @@ def test_an_endpoint_that_fails_is_told_in_a_sentence(platform: OnlinePlatform) 
     assert "Traceback" not in answer.body
 
 
+@pytest.mark.parametrize("depth", [300, 900, 1100, 100_000])
+def test_a_document_nested_however_deeply_is_answered_and_hurts_nobody(platform: OnlinePlatform, depth: int) -> None:
+    nested = "[" * depth + "]" * depth
+    document = f'{{"SIGNATURE": "asked", "ask": "what arrived", "x": {nested}}}'
+
+    answer = platform.http.post("/run", content=document)
+
+    assert answer.status_code in {200, 422, 500}, answer.text
+    assert answer.status_code == 200 or "ERROR" in answer.json()
+    assert asked(platform, ask="sum", vector=[1]).status == 200
+
+
+def test_a_text_that_is_no_utf_8_is_refused(platform: OnlinePlatform) -> None:
+    answer = platform.http.post("/run", content=b'{"SIGNATURE": "asked", "ask": "\xff"}')
+
+    assert answer.status_code == 422
+    assert "ERROR" in answer.json()
+
+
 @pytest.mark.parametrize("body", ["[1]", "{", '"text"', '[{"SIGNATURE": "asked"}]'])
 def test_a_body_that_is_no_object_is_refused(platform: OnlinePlatform, body: str) -> None:
     answer = curl(f"{platform.url}/run", "--data", body)
