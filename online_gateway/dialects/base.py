@@ -5,6 +5,7 @@ several times what a call does; so does a task that watches whether the client i
 :meth:`HotRequest.gone` is called only for calls that have waited for a while.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,11 @@ class Reply(NamedTuple):
     body: bytes
     content_type: bytes = JSON
     headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+_STOPPED = Reply(
+    503, b'{"detail":"The gateway was stopped, and did not wait longer for this call.","code":"unavailable"}'
+)
 
 
 class BodyTooLarge(Exception):
@@ -151,6 +157,11 @@ class HotDoor:
             reply = await handler(request)
         except ClientGone:
             return
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                return  # the data plane's word for a client that has gone away
+            reply = _STOPPED
         headers = [
             (b"content-type", reply.content_type),
             (b"content-length", str(len(reply.body)).encode()),
