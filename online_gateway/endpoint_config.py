@@ -140,8 +140,9 @@ class GatewayFile(BaseModel):
         """The Python file with the endpoint's class, or the script of the support process."""
         if endpoint.module is not None:
             return self.folder / endpoint.module
-        file = f"{endpoint.server_class or endpoint.name}.py"
-        return (self.modules or self.folder / "endpoints") / file
+        name = f"{endpoint.server_class or endpoint.name}.py"
+        path, beside = (self.modules or self.folder / "endpoints") / name, self.folder / name
+        return beside if endpoint.is_support and not path.is_file() and beside.is_file() else path
 
 
 _READ = {field.alias: name for name, field in EndpointConfig.model_fields.items() if field.alias}

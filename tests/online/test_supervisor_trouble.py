@@ -92,3 +92,7 @@ def test_what_awaits_its_first_upload_and_what_is_disabled_keep_nobody_waiting(t
         assert platform.http.get("/health/live").json() == {"status": "ok"}
         assert (platform.state_of("empty"), platform.state_of("off")) == ("empty", "disabled")
         assert platform.http.post("/run", json={"SIGNATURE": "off"}).status_code == 404
+
+        assert platform.http.post("/start_server", json={"SIGNATURE": "off"}).status_code == 200
+
+        assert platform.http.post("/run", json={"SIGNATURE": "off", "a": 1}).json()["a"] == 1

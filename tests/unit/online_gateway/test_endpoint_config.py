@@ -107,6 +107,15 @@ def test_a_program_says_where_modules_lie_and_how_classes_end(tmp_path: Path) ->
     assert told["class"] == "AServer"
 
 
+def test_a_support_process_may_lie_beside_the_file(tmp_path: Path) -> None:
+    file = gateway_file(whole(watch={"HOST": "NO_HOST"}), tmp_path)
+    (watch,) = file.endpoints
+
+    assert file.module_of(watch) == tmp_path / "endpoints" / "watch.py"
+    (tmp_path / "watch.py").touch()
+    assert file.module_of(watch) == tmp_path / "watch.py"
+
+
 def test_engines_other_than_python_have_no_module(tmp_path: Path) -> None:
     file = gateway_file(whole(a={"ENGINE": "echo"}), tmp_path)
 
