@@ -64,7 +64,9 @@ class Worker(HeldLink):
     def __init__(self, machine: "DataPlaneMachine", name: str) -> None:
         super().__init__(machine.plane, name)
         self.machine = machine
-        self.held: set[tuple[str, int]] = set()
+        self.held: dict[tuple[str, int], object] = {}
+        """What it holds, each time that it was acknowledged by a token of its own."""
+        self.sent_under: dict[int, object] = {}
         self.takes_calls = True
         self.on_send = self.check
 
@@ -73,6 +75,7 @@ class Worker(HeldLink):
             return
         assert self.takes_calls
         assert all((call.endpoint, call.generation) in self.held for call in message.calls)
+        self.sent_under |= {call.id: self.held[call.endpoint, call.generation] for call in message.calls}
         wanted = [call for call in self.calls.values() if call.id not in self.cancelled]
         if message.together:
             assert len({(call.endpoint, call.generation) for call in message.calls}) == 1
@@ -130,14 +133,14 @@ class DataPlaneMachine(RuleBasedStateMachine):
     def hold(self, pick: int, endpoint: str, generation: int) -> None:
         worker = self.workers[pick % len(self.workers)]
         if worker.takes_calls:
-            worker.held.add((endpoint, generation))
+            worker.held.setdefault((endpoint, generation), object())
         self.settle(lambda: self.plane.add_holder(worker, endpoint, generation, "v"))
 
     @precondition(lambda self: self.workers)
     @rule(pick=picks, endpoint=endpoints, generation=generations)
     def let_go(self, pick: int, endpoint: str, generation: int) -> None:
         worker = self.workers[pick % len(self.workers)]
-        worker.held.discard((endpoint, generation))
+        worker.held.pop((endpoint, generation), None)
         self.settle(lambda: self.plane.remove_holder(worker, endpoint, generation))
 
     @precondition(lambda self: self.workers)
@@ -156,7 +159,8 @@ class DataPlaneMachine(RuleBasedStateMachine):
         worker = self.workers.pop(pick % len(self.workers))
         worker.takes_calls = False
         worker.held.clear()
-        self.losses.update(call.document["n"] for call in worker.calls.values() if call.document)
+        wanted = [call for call in worker.calls.values() if call.id not in worker.cancelled]
+        self.losses.update(call.document["n"] for call in wanted if call.document)
         self.settle(lambda: self.plane.remove_link(worker, "killed"))
 
     @rule(rounds=st.sampled_from([1, 1, 2, 8]))
@@ -182,8 +186,10 @@ class DataPlaneMachine(RuleBasedStateMachine):
         worker = self.workers[pick % len(self.workers)]
         if worker.calls:
             call = worker.calls.pop(next(iter(worker.calls)))
-            if kind == "not_loaded":
-                worker.held.discard((call.endpoint, call.generation))
+            key = (call.endpoint, call.generation)
+            is_news = call.id not in worker.cancelled and worker.held.get(key) is worker.sent_under[call.id]
+            if kind == "not_loaded" and is_news:
+                del worker.held[key]
             self.settle(lambda: self.plane.on_results(worker, [Failure(call.id, kind, "why", "trace")]))
 
     @precondition(lambda self: self.workers)
@@ -281,6 +287,7 @@ class DataPlaneMachine(RuleBasedStateMachine):
         for asked in [one for one in self.open_calls if one.task.done()]:
             self.open_calls.remove(asked)
             assert asked.ended <= asked.arrived + asked.seconds + 2 * SWEEP_SECONDS
+            assert self.losses[asked.document["n"]] <= (2 if self.retries else 1)
             if asked.task.cancelled():
                 assert asked.is_cancelled
                 self.outcomes["cancelled"] += 1
@@ -293,6 +300,7 @@ class DataPlaneMachine(RuleBasedStateMachine):
 
     def judge_result(self, asked: Asked, result: InferResult) -> None:
         assert result.document == asked.document
+        assert self.losses[asked.document["n"]] <= (1 if self.retries else 0)
         if asked.pinned is None:
             assert result.generation in self.served[asked.endpoint][asked.flips :]
             assert result.label == f"label-{result.generation}"
@@ -337,16 +345,25 @@ class DataPlaneMachine(RuleBasedStateMachine):
     @invariant()
     def books_are_right(self) -> None:
         assert set(self.plane._feeds) <= set(self.workers)
-        for feed in self.plane._feeds.values():
+        for worker, feed in self.plane._feeds.items():
+            assert isinstance(worker, Worker)
+            assert all(pending.is_done or one in worker.calls for one, pending in feed.sent.items())
             assert feed.load == len(feed.sent)
             assert not feed.outbox
             assert not feed.batches
-            assert set(feed.abandoned) <= set(feed.sent)
             assert feed.reserved_for is None or feed.reserved_for.reserved is feed
 
     def teardown(self) -> None:
-        self.wait(DEADLINE_SECONDS + 1)
+        try:
+            self.wait(DEADLINE_SECONDS + 1)
+            self.all_is_over()
+        finally:
+            for task in asyncio.all_tasks(self.loop):
+                task.cancel()
+            self.loop.settle()
+            self.loop.close()
 
+    def all_is_over(self) -> None:
         assert not self.open_calls
         counted = [self.plane.statistics(name) for name in self.plane._endpoints]
         assert self.outcomes["handled"] == sum(one.handled for one in counted)
@@ -354,9 +371,6 @@ class DataPlaneMachine(RuleBasedStateMachine):
         assert self.outcomes["failed or refused"] == sum(one.failed + one.refused for one in counted)
         assert not any(one.queue_now for one in counted)
         assert not self.plane._dispatcher._hungry
-        self.sweeper.cancel()
-        self.loop.settle()
-        self.loop.close()
 
 
 async def hung_up(gone: asyncio.Event) -> None:
