@@ -36,7 +36,8 @@ MODELS = {
     "takes-its-time": tag_of("takes_its_time"),
     "fails": tag_of("fails"),
 }
-UNPUBLISHED = {"public-api": 8000, "private-api": 7000, "rabbitmq": 5672, "postgres": 5432}
+UNPUBLISHED = {"public-api": 8000, "private-api": 7000, "rabbitmq": 5672, "postgres": 5432, "online-gateway": 5002}
+WORKERS_PORT = 5010
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +271,7 @@ def healthy(engine: docker.DockerClient, stack: Deployment, service: str) -> boo
 
 
 def test_from_outside_only_the_two_ports_of_the_proxy_answer(stack: Deployment, outside_host: OutsideHost) -> None:
-    ports = [80, 443, *UNPUBLISHED.values(), 8080, 8082, 8443, 15672, 2375]
+    ports = [80, 443, *UNPUBLISHED.values(), WORKERS_PORT, 8080, 8082, 8443, 15672, 2375]
 
     answering = outside_host.reaches([f"{outside_host.address}:{port}" for port in ports])
 
@@ -285,7 +286,8 @@ def test_a_neighbour_that_routes_through_the_host_reaches_no_container(
         for service, port in UNPUBLISHED.items():
             container = engine.containers.get(stack.containers(service)[0])
             networks = container.attrs["NetworkSettings"]["Networks"].values()
-            targets += [f"{network['IPAddress']}:{port}" for network in networks]
+            ports = (port, WORKERS_PORT) if service == "online-gateway" else (port,)
+            targets += [f"{network['IPAddress']}:{port}" for network in networks for port in ports]
 
     assert outside_host.reaches(targets) == set()
 
