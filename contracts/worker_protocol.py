@@ -149,6 +149,8 @@ class Call(msgspec.Struct, array_like=True):
     document: dict[str, Any] | None
     tensors: list[Tensor] | None
     outputs: list[str]
+    limit_seconds: float = 0.0
+    """A call of this endpoint that takes longer hangs; 0: none does."""
 
 
 class Calls(msgspec.Struct, tag="calls", array_like=True):
@@ -159,7 +161,7 @@ class Calls(msgspec.Struct, tag="calls", array_like=True):
 
 
 class Cancel(msgspec.Struct, tag="cancel", array_like=True):
-    """Nobody waits for these any more: skip those that have not begun. No answer is expected."""
+    """Nobody waits for these any more: those that have not begun are skipped, which a Failure tells."""
 
     ids: list[int]
 
@@ -178,7 +180,7 @@ class Failure(msgspec.Struct, tag="no", array_like=True):
 
     id: int
     kind: str
-    """``invalid_input``, ``model_failed`` or ``not_loaded``."""
+    """``invalid_input``, ``model_failed``, ``not_loaded`` or ``cancelled``."""
     message: str
     trace: str
 

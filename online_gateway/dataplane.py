@@ -157,7 +157,10 @@ class DataPlane:
         self._dispatcher.wake()
 
     def overdue(self, link: Link) -> float:
-        """Seconds since the deadline of the oldest call in its hands, if it has answered nothing since; else 0."""
+        """Seconds by which a call in its hands takes too long, if it has answered nothing since; else 0.
+
+        Each call may take the whole time of its endpoint from when it was sent, even where its caller waits for less.
+        """
         feed = self._feeds.get(link)
         since = feed.overdue_since if feed is not None else None
         return 0.0 if since is None else max(0.0, self._clock() - since)
@@ -237,8 +240,6 @@ class DataPlane:
                     self._endings.look_over(lane.queue, now)
         for feed in self._feeds.values():
             self._endings.look_over(feed.sent.values(), now)
-            if feed.abandoned and feed.let_go(now):
-                self._dispatcher.wake()
 
     # Parts of the above
 

@@ -55,9 +55,9 @@ class Dispatcher:
             self._hungry[pending.lane] = None
         self.wake()
 
-    def cancel(self, pending: Pending, feed: Feed, until: float) -> None:
-        """Tell the worker that nobody waits for a call of its any more."""
-        feed.abandon(pending, until)
+    def cancel(self, pending: Pending, feed: Feed) -> None:
+        """Tell the worker that nobody waits for a call of its any more; it stays load until the worker answers it."""
+        feed.cancels.append(pending.id)
         self._touched[feed] = None
         self.wake()
 
@@ -177,9 +177,9 @@ class Dispatcher:
             feed.sent[call_id] = pending
             call = pending.call
             generation = pending.holder.generation.number if pending.holder else 0
-            messages.append(
-                Call(call_id, pending.lane.endpoint.name, generation, call.document, call.tensors, call.outputs)
-            )
+            endpoint = pending.lane.endpoint
+            limit = endpoint.settings.deadline_seconds
+            messages.append(Call(call_id, endpoint.name, generation, call.document, call.tensors, call.outputs, limit))
         self._send_messages(feed, messages, together=together)
 
     def _send_messages(self, feed: Feed, messages: list[Call], *, together: bool) -> None:
@@ -191,7 +191,7 @@ class Dispatcher:
                 self._send_messages(feed, messages[:middle], together=together)
                 self._send_messages(feed, messages[middle:], together=together)
                 return
-            pending = feed.drop(messages[0].id)
+            pending = feed.take(messages[0].id)
             if pending is not None:
                 pending.fail(InvalidInput(f"The input cannot be handed to a worker: {error}"))
                 self.wake()

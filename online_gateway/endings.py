@@ -8,7 +8,6 @@ from contracts.inference import InferResult, InvalidInput, ModelFailed, WorkerLo
 from contracts.worker_protocol import Failure, Result
 from online_gateway.dispatch import Dispatcher, deadline_exceeded
 from online_gateway.lanes import EndpointLanes
-from online_gateway.links import ABANDONED_SECONDS
 from online_gateway.pending import Pending
 
 WATCHED_SECONDS = 0.1
@@ -97,8 +96,9 @@ class Endings:
             elif pending.watcher is None and pending.gone is not None and now - pending.arrived >= WATCHED_SECONDS:
                 pending.watcher = asyncio.get_running_loop().create_task(pending.watch())
         for pending in late:
-            if pending.holder is not None and pending.holder.feed.overdue_since is None:
-                pending.holder.feed.overdue_since = pending.deadline
+            if pending.holder is not None:
+                # Its worker had it for less than that if it waited for long, or was given little time by its caller.
+                pending.holder.feed.is_due_at(pending.sent_at + pending.lane.endpoint.settings.deadline_seconds)
             pending.fail(deadline_exceeded(pending))
             self._leave(pending)
 
@@ -110,6 +110,5 @@ class Endings:
             if pending in pending.lane.queue:
                 pending.lane.queue.remove(pending)
         elif pending.id in holder.feed.sent:
-            mean = pending.lane.endpoint.mean_inference_seconds or 0.0
-            self._dispatcher.cancel(pending, holder.feed, self._clock() + ABANDONED_SECONDS + 2 * mean)
+            self._dispatcher.cancel(pending, holder.feed)
         self._dispatcher.wake()

@@ -18,8 +18,6 @@ FAST_SECONDS = 0.002
 """An endpoint whose calls take less is fast; one not yet known is slow."""
 WINDOW = 64
 """Calls of fast endpoints that one worker may have at a time."""
-ABANDONED_SECONDS = 1.0
-"""A worker may skip a call that nobody waits for, and then never says so: it counts as load for so long, at most."""
 
 
 class Link(Protocol):
@@ -42,7 +40,6 @@ class Feed:
     """What one worker holds and was given."""
 
     __slots__ = (
-        "abandoned",
         "batches",
         "cancels",
         "holders",
@@ -66,9 +63,7 @@ class Feed:
         self.reserved_for: Lane | None = None
         """The slow lane that has its turn as soon as the load is gone."""
         self.sent: dict[int, Pending] = {}
-        """Calls by their ids, in the order of sending; they have begun."""
-        self.abandoned: dict[int, float] = {}
-        """Those of ``sent`` that nobody waits for, and when they stop counting as load."""
+        """Calls by their ids, in the order of sending; they have begun. A worker answers those that it skips, too."""
         self.outbox: list[Pending] = []
         """Calls that leave in this tick,"""
         self.batches: list[list[Pending]] = []
@@ -76,7 +71,7 @@ class Feed:
         self.cancels: list[int] = []
         """Ids that leave in this tick."""
         self.overdue_since: float | None = None
-        """The oldest deadline that a call in its hands has missed since it last answered anything."""
+        """When it should have answered, at the latest, a call that it let pass its deadline since its last answer."""
         self.record = LinkRecord()
 
     def put(self, count: int, *, alone: bool) -> None:
@@ -84,41 +79,18 @@ class Feed:
         self.load += count
         self.is_busy_alone = alone
 
-    def take(self, call_id: int) -> "Pending | None":
-        """The call that it answers with this id; None for one that it was not given, or that is long over."""
-        pending = self.drop(call_id)
-        if pending is not None and self.abandoned:
-            self._let_go_before(call_id)
-        return pending
+    def is_due_at(self, moment: float) -> None:
+        """It did not answer a call in time, which it should have by this moment at the latest."""
+        self.overdue_since = moment if self.overdue_since is None else min(self.overdue_since, moment)
 
-    def drop(self, call_id: int) -> "Pending | None":
-        """Let the call with this id be load no more."""
+    def take(self, call_id: int) -> "Pending | None":
+        """The call with this id, which is load no more; None for one that it was not given."""
         pending = self.sent.pop(call_id, None)
         if pending is not None:
             self.load -= 1
             if not self.load:
                 self.is_busy_alone = False
         return pending
-
-    def abandon(self, pending: "Pending", until: float) -> None:
-        """Nobody waits for this call of its any more."""
-        self.abandoned[pending.id] = until
-        self.cancels.append(pending.id)
-
-    def let_go(self, now: float) -> bool:
-        """Forget abandoned calls whose time is up; whether there were any."""
-        over = [call_id for call_id, until in self.abandoned.items() if until <= now]
-        for call_id in over:
-            del self.abandoned[call_id]
-            self.drop(call_id)
-        return bool(over)
-
-    def _let_go_before(self, call_id: int) -> None:
-        """Workers take their calls in order: what it was given before one that it answered, it has skipped or done."""
-        self.abandoned.pop(call_id, None)
-        for earlier in [one for one in self.abandoned if one < call_id]:
-            del self.abandoned[earlier]
-            self.drop(earlier)
 
 
 class Holder:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contracts.worker_protocol import Heartbeat
 from online_worker.memory import resident_bytes
 from online_worker.session import Session
+from online_worker.watchdog import Watchdog
 
 _LONGEST_PAUSE = 1.0
 """Seconds, while no gateway asks for a rhythm."""
@@ -16,9 +17,10 @@ _LONGEST_PAUSE = 1.0
 class Heart:
     """Beats for each session in the rhythm that its gateway asked for."""
 
-    def __init__(self, sessions: Callable[[], Sequence[Session]]) -> None:
-        """``sessions`` is called in the thread of the heart."""
+    def __init__(self, sessions: Callable[[], Sequence[Session]], watchdog: Watchdog) -> None:
+        """Both are called in the thread of the heart."""
         self._sessions = sessions
+        self._watchdog = watchdog
         self._last_beats: dict[Session, float] = {}
         self._changed = threading.Event()
         self._is_stopped = False
@@ -46,6 +48,7 @@ class Heart:
     def _beat(self) -> float:
         """Beat where it is time; the seconds until it is time again."""
         now = time.monotonic()
+        self._watchdog.look(now)
         sessions = self._sessions()
         due = [one for one in sessions if now >= self._last_beats.get(one, -math.inf) + one.heartbeat_seconds]
         memory = resident_bytes() if due else 0

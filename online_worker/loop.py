@@ -23,6 +23,7 @@ from online_worker.heartbeat import Heart
 from online_worker.loader import Loader
 from online_worker.session import Services, Session
 from online_worker.stream import Stream, StreamClosed
+from online_worker.watchdog import Watchdog
 from online_worker.work import Work
 from service_kit.deadline import Deadline
 from service_kit.logging import get_logger
@@ -75,7 +76,7 @@ class Loop:
         self._work = Work()
         self._lines: list[_Line] = []
         self._dialers: list[Dialer] = []
-        self._heart = Heart(self.sessions)
+        self._heart = Heart(self.sessions, Watchdog(self._work))
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._is_over = False
@@ -180,7 +181,7 @@ class Loop:
             line.last_call = time.monotonic()
             self._work.add(line.session, message)
         elif isinstance(message, Cancel):
-            self._work.cancel(line.session, message)
+            line.session.answer_skipped(self._work.cancel(line.session, message))
 
     def _watch(self, line: _Line) -> None:
         """Be told when a stream that was full can be written again."""

@@ -25,7 +25,7 @@ from contracts.worker_protocol import (
 )
 from online_worker.contents import Arrival, ContentBroken, Contents
 from online_worker.engines.base import LoadedModel
-from online_worker.engines.failures import MODEL_FAILED, NOT_LOADED, sendable
+from online_worker.engines.failures import CANCELLED, MODEL_FAILED, NOT_LOADED, sendable
 from online_worker.loader import Loader, Order, Outcome
 from online_worker.memory import resident_bytes
 from online_worker.models import ModelKey
@@ -113,6 +113,11 @@ class Session:
         except ProtocolError:
             for result in results:
                 self._answer_one(result)
+
+    def answer_skipped(self, ids: list[int]) -> None:
+        """Tell that these calls were cancelled before they began."""
+        if ids:
+            self.answer([Failure(one, CANCELLED, "It was cancelled before it began.", "") for one in ids])
 
     def _answer_one(self, result: Result | Failure) -> None:
         try:

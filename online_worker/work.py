@@ -12,6 +12,10 @@ _SLICE_SECONDS = 0.001
 """A gateway's answers are sent together while they come faster than this; and so often the streams are looked at."""
 
 
+AtHand = tuple[Session, Call]
+"""A call that is being predicted, or of several that are the one with the highest limit, and whose it is."""
+
+
 @dataclass
 class _Batch:
     """The calls of one frame that have not begun."""
@@ -25,6 +29,8 @@ class Work:
     """First come, first served, over all sessions."""
 
     def __init__(self) -> None:
+        self.at_hand: AtHand | None = None
+        """What is being predicted now; any thread may look."""
         self._batches: deque[_Batch] = deque()
 
     def __bool__(self) -> bool:
@@ -35,14 +41,14 @@ class Work:
         if calls.calls:
             self._batches.append(_Batch(session, deque(calls.calls), calls.together))
 
-    def cancel(self, session: Session, cancel: Cancel) -> None:
-        """Skip those of the session's calls that have not begun."""
+    def cancel(self, session: Session, cancel: Cancel) -> list[int]:
+        """Skip those of the session's calls that have not begun; their ids."""
         ids = set(cancel.ids)
-        self._keep(lambda batch, call: batch.session is not session or call.id not in ids)
+        return self._skip(lambda batch, call: batch.session is session and call.id in ids)
 
     def drop(self, session: Session) -> None:
         """Skip all of the session's calls."""
-        self._keep(lambda batch, _: batch.session is not session)
+        self._skip(lambda batch, _: batch.session is session)
 
     def waits_for(self, session: Session) -> bool:
         """Whether calls of the session have not been answered."""
@@ -55,24 +61,40 @@ class Work:
             batch = self._batches[0]
             if batch.together:
                 self._batches.popleft()
-                batch.session.answer(batch.session.predict_together(list(batch.calls)))
+                self._answer_together(batch.session, list(batch.calls))
             elif self._answer_until(end, batch):
                 self._batches.popleft()
             if time.monotonic() >= end:
                 return
 
-    @staticmethod
-    def _answer_until(end: float, batch: _Batch) -> bool:
+    def _answer_together(self, session: Session, calls: list[Call]) -> None:
+        self.at_hand = session, max(calls, key=lambda call: call.limit_seconds)
+        results = session.predict_together(calls)
+        self.at_hand = None
+        session.answer(results)
+
+    def _answer_until(self, end: float, batch: _Batch) -> bool:
         """Answer calls of the batch, all in one frame; whether it is done."""
         session, calls, results = batch.session, batch.calls, []
         while calls:
-            results.append(session.predict(calls.popleft()))
+            call = calls.popleft()
+            self.at_hand = session, call
+            results.append(session.predict(call))
             if time.monotonic() >= end:
                 break
+        self.at_hand = None
         session.answer(results)
         return not calls
 
-    def _keep(self, is_kept: Callable[[_Batch, Call], bool]) -> None:
+    def _skip(self, is_skipped: Callable[[_Batch, Call], bool]) -> list[int]:
+        skipped = []
         for batch in self._batches:
-            batch.calls = deque(call for call in batch.calls if is_kept(batch, call))
+            kept: deque[Call] = deque()
+            for call in batch.calls:
+                if is_skipped(batch, call):
+                    skipped.append(call.id)
+                else:
+                    kept.append(call)
+            batch.calls = kept
         self._batches = deque(batch for batch in self._batches if batch.calls)
+        return skipped

@@ -9,6 +9,7 @@ from contracts.worker_protocol import Failure
 INVALID_INPUT = "invalid_input"
 MODEL_FAILED = "model_failed"
 NOT_LOADED = "not_loaded"
+CANCELLED = "cancelled"
 
 _MOST_MESSAGE = 4_000
 _MOST_TRACE = 40_000

@@ -83,9 +83,11 @@ def test_a_cancelled_call_that_has_not_begun_is_skipped_and_the_others_are_answe
             line.send(Cancel([1, 2, 4, 99]))
             for _ in range(2):  # calls that are done in no time are not interrupted by what arrives
                 line.next(Heartbeat)
-        answers = [*line.next(Results).results, *line.next(Results).results, *line.next(Results).results]
+        answers = [answer for _ in range(4) for answer in line.next(Results).results]
 
-    assert [answer.id for answer in answers] == [1, 3, 5]
+    assert [answer.id for answer in answers if isinstance(answer, Result)] == [1, 3, 5]
+    skipped = [(answer.id, answer.kind) for answer in answers if isinstance(answer, Failure)]
+    assert skipped == [(2, "cancelled"), (4, "cancelled")]
 
 
 def test_calls_of_one_frame_may_be_predicted_together(tmp_path: Path) -> None:

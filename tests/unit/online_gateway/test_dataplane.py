@@ -15,7 +15,6 @@ from contracts.inference import (
 )
 from contracts.worker_protocol import Result
 from online_gateway.lanes import HeldGeneration
-from online_gateway.links import ABANDONED_SECONDS
 from service_kit.deadline import Deadline
 from tests.support.data_plane import FAST, Scene, numbers, scene
 from tests.support.held_link import HeldLink
@@ -131,6 +130,24 @@ def test_the_budget_of_a_call_shortens_its_deadline_and_never_lengthens_it(scene
     scene.loop.pass_time(0.8)
     assert isinstance(long.exception(), DeadlineExceeded)
     assert isinstance(nonsense.exception(), DeadlineExceeded)
+
+
+def test_a_worker_whose_callers_wait_for_less_than_its_calls_may_take_is_not_overdue(scene: Scene) -> None:
+    scene.open(deadline_seconds=10.0)
+    worker = scene.worker()
+    (impatient,) = scene.ask(1, budget_seconds=0.1)
+    (waited,) = scene.ask(2)
+
+    scene.loop.pass_time(9.0)
+    assert isinstance(impatient.exception(), DeadlineExceeded)
+    assert scene.plane.overdue(worker) == 0.0
+    scene.do(worker.answer)
+    scene.loop.pass_time(2.0)
+    assert isinstance(waited.exception(), DeadlineExceeded)
+    assert scene.plane.overdue(worker) == 0.0
+    scene.loop.pass_time(10.0)
+
+    assert scene.plane.overdue(worker) == pytest.approx(2.0)
 
 
 def test_a_worker_that_lets_deadlines_pass_is_overdue_until_it_answers_something(scene: Scene) -> None:
@@ -251,18 +268,33 @@ def test_a_slow_worker_gets_nothing_new_until_it_is_done_with_what_nobody_waits_
     assert numbers(worker) == [2]
 
 
-def test_a_worker_that_skips_a_cancelled_call_without_a_word_is_used_again_soon(scene: Scene) -> None:
+def test_a_worker_that_has_skipped_a_cancelled_call_is_used_again(scene: Scene) -> None:
     scene.open()
     worker = scene.worker()
     first, second = scene.ask(1, 2)
     scene.do(first.cancel)
-    worker.calls.clear()
 
-    scene.loop.pass_time(ABANDONED_SECONDS + 0.06)
+    scene.do(lambda: worker.fail("cancelled"))
     assert numbers(worker) == [2]
     scene.do(worker.answer)
 
-    assert second.done()
+    assert second.result().document == {"n": 2}
+
+
+def test_a_worker_that_hangs_is_given_no_other_call_while_another_serves(scene: Scene) -> None:
+    scene.open(deadline_seconds=1.0)
+    hung = scene.worker(worker_id="hung")
+    (lost,) = scene.ask(1)
+    other = scene.worker(worker_id="other")
+
+    for number in range(2, 30):
+        scene.loop.pass_time(0.2)
+        (asked,) = scene.ask(number)
+        scene.do(other.answer)
+        assert asked.result().worker_id == "other"
+
+    assert isinstance(lost.exception(), DeadlineExceeded)
+    assert numbers(hung) == [1]
 
 
 def test_an_input_that_cannot_be_framed_fails_alone(scene: Scene) -> None:

@@ -196,8 +196,9 @@ class DataPlaneMachine(RuleBasedStateMachine):
     @rule(pick=picks)
     def skip_cancelled(self, pick: int) -> None:
         worker = self.workers[pick % len(self.workers)]
-        for one in worker.cancelled:
-            worker.calls.pop(one, None)
+        skipped = [one for one in worker.cancelled if one in worker.calls]
+        if skipped:
+            self.settle(lambda: worker.fail("cancelled", *skipped))
 
     # Generations
 
@@ -347,7 +348,7 @@ class DataPlaneMachine(RuleBasedStateMachine):
         assert set(self.plane._feeds) <= set(self.workers)
         for worker, feed in self.plane._feeds.items():
             assert isinstance(worker, Worker)
-            assert all(pending.is_done or one in worker.calls for one, pending in feed.sent.items())
+            assert set(feed.sent) <= set(worker.calls)
             assert feed.load == len(feed.sent)
             assert not feed.outbox
             assert not feed.batches
