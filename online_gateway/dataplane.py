@@ -108,7 +108,7 @@ class DataPlane:
         if lanes is None:
             return
         now = self._clock()
-        lanes.serve(None if generation is None else lanes.generation(generation, now), label, now)
+        lanes.serve(None if generation is None else lanes.generation(generation, now), label)
         self._endings.refuse_waiting(lanes, now)
         lanes.drop_unused()
 

@@ -40,7 +40,7 @@ class HeldGeneration:
         self.label = ""
         self.holders: deque[Holder] = deque()
         self.empty_since = now
-        """When it became the served one without a holder, or lost its last one."""
+        """When it came to be without a holder, or lost its last one."""
         self.pinned = Lane(endpoint, self)
         """Calls that want this generation and no other."""
 
@@ -154,7 +154,7 @@ class EndpointLanes:
             found = self.generations[number] = HeldGeneration(self, number, now)
         return found
 
-    def serve(self, generation: HeldGeneration | None, label: str, now: float) -> None:
+    def serve(self, generation: HeldGeneration | None, label: str) -> None:
         """Send new calls, and those that wait for no particular generation, there."""
         before = self.main.target
         self.main.target = generation
@@ -164,7 +164,6 @@ class EndpointLanes:
         self.newest_served = max(self.newest_served, generation.number)
         if generation is not before:
             self.mean_inference_seconds = None
-            generation.empty_since = now
 
     def lane_of(self, number: int | None) -> Lane:
         """The lane for a call that wants this generation; None: any.

@@ -359,3 +359,58 @@ def test_an_endpoint_that_never_served_is_not_ready(scene: Scene, generation: in
     (task,) = scene.ask(1, generation=generation)
 
     assert isinstance(task.exception(), EndpointNotReady)
+
+
+def test_the_old_generations_answers_say_nothing_of_how_fast_the_new_one_is(scene: Scene) -> None:
+    scene.open()
+    worker = scene.worker()
+    scene.learn(worker, FAST)
+    scene.ask(*range(5))
+    other = scene.worker(generation=2, worker_id="other")
+
+    scene.do(lambda: scene.plane.serve("sum", 2, "second"))
+    scene.do(lambda: worker.answer(seconds=FAST))
+    scene.ask(10, 11)
+
+    assert numbers(other) == [10]
+
+
+def test_a_call_for_one_generation_finds_its_holders_though_it_was_let_go_meanwhile(scene: Scene) -> None:
+    scene.open(retries_begun=True)
+    dead = scene.worker()
+    (task,) = scene.ask(1, generation=1)
+    other = scene.worker(generation=2, worker_id="other")
+    scene.do(lambda: scene.plane.serve("sum", 2, "second"))
+    scene.do(lambda: scene.plane.remove_holder(dead, "sum", 1))
+    scene.hold(other, 1)
+
+    scene.do(lambda: scene.plane.remove_link(dead, "killed"))
+    scene.do(other.answer)
+
+    assert (task.result().worker_id, task.result().generation) == ("other", 1)
+
+
+def test_a_generation_that_nobody_held_any_more_is_forgotten_with_the_flip(scene: Scene) -> None:
+    scene.open()
+    worker = scene.worker()
+    scene.do(lambda: scene.plane.remove_holder(worker, "sum", 1))
+    scene.hold(worker, 2)
+
+    scene.do(lambda: scene.plane.serve("sum", 2, "second"))
+
+    assert list(scene.plane._endpoints["sum"].generations) == [2]
+
+
+def test_an_answer_in_the_tick_in_which_its_client_goes_away_is_dropped(scene: Scene) -> None:
+    scene.open()
+    worker = scene.worker()
+    (task,) = scene.ask(1)
+
+    def cancel_and_answer() -> None:
+        task.cancel()
+        worker.answer()
+
+    scene.do(cancel_and_answer)
+
+    assert task.cancelled()
+    assert scene.count().cancelled + scene.count().handled == 1
