@@ -12,7 +12,8 @@ import pytest
 
 from contracts.errors import Conflict, InvalidRequest, StorageFull
 from contracts.inference import EndpointNotReady, SwapFailed, UnknownEndpoint
-from contracts.worker_protocol import Leaving, Load
+from contracts.worker_protocol import Leaving, Load, Notification
+from online_gateway.durable_files import open_locked
 from online_gateway.generations import Recipe
 from service_kit.deadline import Deadline
 from tests.support.gateway_core import GatewayCore, scenario, until
@@ -321,6 +322,51 @@ def test_a_load_that_timed_out_is_tried_again_from_its_beginning(tmp_path: Path)
 
             await until(lambda: worker.generations() == [1])
             assert len(worker.loads) > 1
+
+    scenario(play)
+
+
+def test_a_late_acknowledgement_of_the_one_before_brings_it_not_back(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with GatewayCore(tmp_path) as core:
+            await core.open()
+            worker = await core.worker(verdict=never_answers(1))
+            await until(lambda: worker.loads)
+            late = worker.loads[0]
+            await core.install(b"next")
+            worker.verdict = lambda _: ""
+
+            worker.answer(late)
+            worker.send(Notification("vectors", "marker", "everything before this has arrived", 0.0))
+
+            await until(core.notifications.take)
+            assert (await core.call()).generation == 2
+            assert core.generations.state("vectors").generations == [2]
+
+    scenario(play)
+
+
+def test_a_worker_that_joins_while_the_new_one_is_being_accepted_gets_it_too(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with GatewayCore(tmp_path) as core:
+            await core.open()
+            first = await core.worker("first", verdict=never_answers(2))
+            await served(core, 1)
+            installing = asyncio.create_task(core.install(b"next"))
+            await until(lambda: first.held)
+            lock = open_locked(tmp_path / "repository.lock")  # the acceptance waits for it
+            assert lock is not None
+            first.verdict = lambda _: ""
+            first.answer_held()
+            await until(lambda: core.generations._endpoints["vectors"]._swap is None)
+            joiner = await core.worker("joiner")
+            await until(lambda: joiner.generations() == [1])
+
+            os.close(lock)
+
+            assert [one.worker_id for one in (await installing).workers] == ["first"]
+            await until(lambda: joiner.generations() == first.generations() == [2])
+            assert core.generations.state("vectors").holders == {"first": 2, "joiner": 2}
 
     scenario(play)
 

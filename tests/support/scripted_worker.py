@@ -177,6 +177,7 @@ class ScriptedWorker:
                     if (load.endpoint, load.generation) != (message.endpoint, message.generation)
                 ]
                 self._asked.pop((message.endpoint, message.generation), None)
+                self._arriving.pop((message.endpoint, message.generation), None)
                 self.memory.pop((message.endpoint, message.generation), None)
             case Calls():
                 results = [
@@ -196,6 +197,8 @@ class ScriptedWorker:
     def _load(self, load: Load) -> None:
         self.loads.append(load)
         place = (load.endpoint, load.generation)
+        if load in self.held or place in self._arriving:
+            return  # as a real one: the answer to the first is on its way
         self._asked[place] = load
         if load.content_bytes is None:
             self.answer(load)
@@ -205,6 +208,8 @@ class ScriptedWorker:
 
     def _take_chunk(self, chunk: Chunk) -> None:
         place = (chunk.endpoint, chunk.generation)
+        if place not in self._arriving:
+            return  # unloaded while this was under way
         self._arriving[place].update(chunk.data)
         if chunk.is_last:
             self.contents[place] = self._arriving.pop(place).hexdigest()
