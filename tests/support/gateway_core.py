@@ -84,7 +84,8 @@ class GatewayCore:
         self.data_plane.open_endpoint(
             name, batch_size=1, batch_delay_seconds=0, queue_limit=100, deadline_seconds=10, retries_begun=False
         )
-        await self.generations.open(Recipe(name, pool or name, "python", {"entry": {}}, **recipe))
+        config = recipe.pop("config", {"entry": {}})
+        await self.generations.open(Recipe(name, pool or name, "python", config, **recipe))
 
     async def worker(self, worker_id: str = "w-1", pool: str = "vectors", **script: Any) -> ScriptedWorker:
         """A worker that has joined."""
