@@ -152,6 +152,7 @@ def serve(
         _Farewell(app, way_out),
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # a client's address is its connection's; what a header says of it is not ours to believe
         timeout_graceful_shutdown=math.ceil(drain.total_seconds()),
         timeout_keep_alive=75,
         server_header=False,
