@@ -74,7 +74,11 @@ class Dispatcher:
         self._is_due = False
         now = self._clock()
         for lane in tuple(self._hungry):
+            was_reserved = lane.reserved is not None
             has_fed = self._feed(lane, now)
+            if was_reserved and lane.reserved is None:
+                # Lanes before it have passed over the worker that was kept free for it.
+                self.wake()
             if not lane.queue:
                 lane.stop_timer()
                 del self._hungry[lane]

@@ -414,3 +414,17 @@ def test_an_answer_in_the_tick_in_which_its_client_goes_away_is_dropped(scene: S
 
     assert task.cancelled()
     assert scene.count().cancelled + scene.count().handled == 1
+
+
+def test_a_worker_kept_free_for_a_call_that_ends_is_given_to_others_at_once(scene: Scene) -> None:
+    scene.open("fast")
+    scene.open("slow")
+    worker = scene.worker("fast", "slow")
+    scene.learn(worker, FAST, "fast")
+    scene.ask(*range(WINDOW + 1), name="fast")
+    scene.ask(1000, name="slow", budget_seconds=0.33)
+    scene.loop.pass_time(0.34)
+
+    scene.do(lambda: worker.answer(seconds=FAST))
+
+    assert numbers(worker) == [WINDOW]
