@@ -24,6 +24,14 @@ def test_the_server_answers_what_the_page_shows(deployment: Deployment) -> None:
     assert asked.output.strip() == shown[1]
 
 
+def test_an_uploaded_model_answers_what_the_page_shows(deployment: Deployment) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    shown = re.findall(r"^```json\n(.*?)\n```$", page, re.MULTILINE | re.DOTALL)[-1]
+    asked = next(block for block in deployment.blocks if "/prediction" in block.commands)
+
+    assert asked.output.strip() == shown
+
+
 def test_every_command_of_the_page_was_run(deployment: Deployment) -> None:
     page = PAGE.read_text(encoding="utf-8")
 

@@ -88,7 +88,7 @@ def put(client: httpx.Client, name: str, file: Path) -> httpx.Response:
 @pytest.fixture(scope="module")
 def iris(stack: Deployment, admin: httpx.Client) -> int:
     """The model of flowers is served; the generation of it."""
-    eventually(lambda: len(hosts_that_answer(admin)) == 2, within=60, every=ASK_EVERY)
+    eventually(lambda: two_hosts(admin), within=60, every=ASK_EVERY)
     answer = put(admin, "iris.onnx", IRIS)
     assert answer.status_code == 201, answer.text
     return int(answer.json()["generation"])
@@ -143,14 +143,12 @@ def test_a_triton_client_calls_it_over_tls(trusting: ssl.SSLContext, iris: int) 
 def test_calls_spread_over_the_model_hosts_and_more_are_one_command_away(
     stack: Deployment, user: httpx.Client, iris: int
 ) -> None:
-    two = eventually(lambda: hosts_that_answer(user), every=ASK_EVERY)
-    assert len(two) == 2
-
+    eventually(lambda: two_hosts(user), every=ASK_EVERY)
     stack.compose("up", "--detach", "--no-recreate", "--scale", "modelhost=4", "modelhost")
     eventually(lambda: len(hosts_that_answer(user)) == 4, within=60, every=ASK_EVERY)
     stack.compose("up", "--detach", "--no-recreate", "--scale", "modelhost=2", "modelhost")
 
-    eventually(lambda: len(hosts_that_answer(user)) == 2, within=60, every=ASK_EVERY)
+    eventually(lambda: two_hosts(user), within=60, every=ASK_EVERY)
     assert answered(user)
 
 
