@@ -28,7 +28,15 @@ COMES_BACK_SECONDS = 120
 LONG_RUN_SECONDS = 15
 """Of a model that still runs when all hosts have begun one and were asked about it."""
 LONG_POLLS = 24
-UNPUBLISHED = {"public-api": 8000, "private-api": 7000, "postgres": 5432, "rabbitmq": 5672}
+UNPUBLISHED = {
+    "public-api": 8000,
+    "private-api": 7000,
+    "postgres": 5432,
+    "rabbitmq": 5672,
+    "online-gateway": 5002,
+    "workers of the gateway": 5010,
+}
+IRIS = ROOT / "models_examples" / "iris" / "iris.onnx"
 ESTABLISHED = "01"
 
 pytestmark = pytest.mark.timeout(300)
@@ -115,6 +123,30 @@ def answers_at(target: tuple[str, int]) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(target, timeout=3):
         return True
     return False
+
+
+def test_model_hosts_start_by_a_label_and_more_of_them_by_one_command(swarm: Swarm) -> None:
+    swarm.follow("modelhost=true")
+    token = (swarm.clone / "secrets" / "admin_token").read_text().strip()
+    address = "/api/v1/models/iris.onnx"
+    trusting = ssl.create_default_context(cafile=swarm.ca)
+
+    with httpx.Client(base_url=swarm.url, verify=trusting, timeout=60) as user:
+        eventually(lambda: len(model_hosts(user)) == 2, within=90, every=0.5)
+        headers = {"Authorization": f"Bearer {token}"}
+        uploaded = user.put(address, files={"path": ("iris.onnx", IRIS.read_bytes())}, headers=headers)
+        answer = user.post(f"{address}/prediction", json={"values": [[5.1, 3.5, 1.4, 0.2]]})
+        swarm.follow("inference_modelhost=3")
+        eventually(lambda: len(model_hosts(user)) == 3, within=90, every=0.5)
+
+    assert uploaded.status_code == 201
+    assert answer.json()["values"] == [0]
+
+
+def model_hosts(user: httpx.Client) -> set[str]:
+    """Those that many calls at once come to; none while they cannot be asked."""
+    answer = user.post("/api/test/sendtomodelhost/", json={"data": list(range(20))})
+    return {one["modelhost"] for one in answer.json()["responses"]} if answer.is_success else set()
 
 
 def test_both_replicas_of_public_api_get_requests(swarm: Swarm, gpu_task: str) -> None:

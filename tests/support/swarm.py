@@ -121,7 +121,16 @@ class Swarm:
         """What a person would look at first when something is wrong."""
         asked = [("node", "ls"), ("stack", "services", "inference"), ("stack", "ps", "--no-trunc", "inference")]
         answers = [self.manager.docker(*question) for question in asked]
-        services = ("reverse-proxy", "public-api", "private-api", "rabbitmq", "postgres", "job-consumer")
+        services = (
+            "reverse-proxy",
+            "public-api",
+            "private-api",
+            "rabbitmq",
+            "postgres",
+            "job-consumer",
+            "online-gateway",
+            "modelhost",
+        )
         logs = [
             f"--- {service} on {host.name}\n{self.log(host, service)[-1500:]}"
             for service in services
