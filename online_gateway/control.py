@@ -14,15 +14,15 @@ from contracts.inference import MODELHOST_POOL, SwapReport
 from contracts.worker_protocol import Notification
 from online_gateway.background import Background
 from online_gateway.endpoint_config import POOL_ECHO, EngineName
-from online_gateway.generations import Generations
+from online_gateway.generations.generations import Generations
 from online_gateway.information import EndpointInfo, MemoryStatus, WorkerInfo
 from online_gateway.memory import memory_status
 from online_gateway.notifications import Notifications
 from online_gateway.overview import Overview
-from online_gateway.pools import Pools
 from online_gateway.registry import Entry, Registry
-from online_gateway.repository import Repository, StagedContent
+from online_gateway.repository.repository import Repository, StagedContent
 from online_gateway.serving import Serving
+from online_gateway.workers.pools import Pools
 from service_kit.deadline import Deadline
 from service_kit.version import VERSION
 

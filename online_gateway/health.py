@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from contracts.routes import HEALTH_LIVE, HEALTH_READY
 from online_gateway.information import EndpointInfo
 from online_gateway.overview import Overview
-from online_gateway.support import SupportProcesses
+from online_gateway.supervisor.support import SupportProcesses
 from service_kit.http_app import RETRY_AFTER_SECONDS
 from service_kit.lifecycle import Departure
 

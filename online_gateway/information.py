@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from contracts.inference import TensorSpec
+from online_gateway.dataplane.statistics import EndpointStatistics, LinkStatistics
 from online_gateway.endpoint_config import EngineName
-from online_gateway.statistics import EndpointStatistics, LinkStatistics
 
 EndpointState = Literal["ready", "loading", "no_workers", "given_up", "disabled", "empty"]
 

@@ -1,14 +1,14 @@
 """How each endpoint stands, put together from those who know a part of it."""
 
 from contracts.inference import MODELHOST_POOL, UnknownEndpoint
-from online_gateway.dataplane import DataPlane
-from online_gateway.generations import Generations, GenerationsState
+from online_gateway.dataplane.plane import DataPlane
+from online_gateway.dataplane.statistics import EndpointStatistics
+from online_gateway.generations.generations import Generations, GenerationsState
 from online_gateway.information import EndpointInfo, EndpointState, WorkerInfo
-from online_gateway.pools import Pools
 from online_gateway.registry import Entry, Registry
-from online_gateway.statistics import EndpointStatistics
-from online_gateway.supervisor import LocalWorkers
-from online_gateway.workers import WorkerConnection
+from online_gateway.supervisor.local_workers import LocalWorkers
+from online_gateway.workers.pools import Pools
+from online_gateway.workers.port import WorkerConnection
 
 _NOTHING = GenerationsState(None, None, [], "", None, (), (), is_unloaded=False, reason="")
 

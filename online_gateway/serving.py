@@ -6,10 +6,10 @@ from datetime import timedelta
 from contracts.errors import PlatformError
 from contracts.inference import MODELHOST_POOL
 from online_gateway.config import OnlineGatewaySettings
-from online_gateway.dataplane import DataPlane
-from online_gateway.generations import Generations, Recipe
+from online_gateway.dataplane.plane import DataPlane
+from online_gateway.generations.generations import Generations, Recipe
 from online_gateway.registry import Entry, Registry
-from online_gateway.supervisor import LocalWorkers
+from online_gateway.supervisor.local_workers import LocalWorkers
 from service_kit.logging import get_logger
 
 log = get_logger(__name__)

@@ -10,24 +10,24 @@ from typing import Any
 
 from contracts.errors import PlatformError
 from online_gateway.access import Access
-from online_gateway.child_process import environment_for
 from online_gateway.config import OnlineGatewaySettings
 from online_gateway.control import Control
-from online_gateway.dataplane import DataPlane
+from online_gateway.dataplane.plane import DataPlane
 from online_gateway.dialects import onnx_models, open_inference, signature_run, vector_predict
 from online_gateway.dialects.base import Dialect, DialectServices
 from online_gateway.endpoint_config import GatewayFile
-from online_gateway.generations import Generations
+from online_gateway.generations.generations import Generations
 from online_gateway.notifications import Notifications
 from online_gateway.overview import Overview
 from online_gateway.place import Place
-from online_gateway.pools import Pools
 from online_gateway.registry import Registry
-from online_gateway.repository import Repository
+from online_gateway.repository.repository import Repository
 from online_gateway.serving import CallLimits, Serving
-from online_gateway.supervisor import LocalWorkers, WorkerSettings
-from online_gateway.support import SupportProcesses
-from online_gateway.workers import WorkerPort
+from online_gateway.supervisor.child_process import environment_for
+from online_gateway.supervisor.local_workers import LocalWorkers, WorkerSettings
+from online_gateway.supervisor.support import SupportProcesses
+from online_gateway.workers.pools import Pools
+from online_gateway.workers.port import WorkerPort
 from service_kit.lifecycle import is_loopback
 from service_kit.logging import get_logger
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from online_gateway.access import Access
 from online_gateway.control import Control
-from online_gateway.dataplane import DataPlane
+from online_gateway.dataplane.plane import DataPlane
 
 JSON = b"application/json"
 

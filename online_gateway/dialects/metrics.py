@@ -8,8 +8,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from online_gateway.dataplane.statistics import BUCKETS, EndpointStatistics, Histogram
 from online_gateway.information import EndpointInfo
-from online_gateway.statistics import BUCKETS, EndpointStatistics, Histogram
 
 _ENDPOINT = "endpoint"
 _OUTCOMES = ("handled", "failed", "refused", "cancelled")

@@ -8,8 +8,8 @@ the version that answers now.
 from typing import Any
 
 from contracts.inference import BYTES, EndpointNotReady, TensorSpec
+from online_gateway.dataplane.statistics import EndpointStatistics, Histogram
 from online_gateway.information import EndpointInfo
-from online_gateway.statistics import EndpointStatistics, Histogram
 
 _STATES = {"ready": "READY", "loading": "LOADING"}
 _PLATFORMS = {"onnx": ("onnxruntime_onnx", "onnxruntime"), "python": ("python", "python"), "echo": ("echo", "echo")}

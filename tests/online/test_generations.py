@@ -14,7 +14,7 @@ from contracts.errors import Conflict, InvalidRequest, StorageFull
 from contracts.inference import EndpointNotReady, SwapFailed, UnknownEndpoint
 from contracts.worker_protocol import Leaving, Load, Notification
 from online_gateway.durable_files import open_locked
-from online_gateway.generations import Recipe
+from online_gateway.generations.generations import Recipe
 from service_kit.deadline import Deadline
 from tests.support.gateway_core import GatewayCore, scenario, until
 

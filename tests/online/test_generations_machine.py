@@ -44,7 +44,7 @@ class Machine(RuleBasedStateMachine):
         self.accepted = {1}
         self.installing: asyncio.Task[SwapReport] | None = None
         self.retries = patch.multiple(
-            "online_gateway.tending",
+            "online_gateway.generations.tending",
             FIRST_RETRY=timedelta(milliseconds=5),
             LAST_RETRY=timedelta(milliseconds=20),
         )

@@ -118,7 +118,7 @@ def test_what_is_no_hello_ends_the_connection(tmp_path: Path, first: bytes) -> N
 
 
 def test_who_does_not_say_hello_in_time_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("online_gateway.worker_connection._HANDSHAKE_SECONDS", 0.2)
+    monkeypatch.setattr("online_gateway.workers.connection._HANDSHAKE_SECONDS", 0.2)
 
     async def play() -> None:
         async with GatewayCore(tmp_path) as core:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from contracts.inference import InferCall, InferResult
-from online_gateway.dataplane import DataPlane
-from online_gateway.statistics import EndpointStatistics
+from online_gateway.dataplane.plane import DataPlane
+from online_gateway.dataplane.statistics import EndpointStatistics
 from tests.support.held_link import HeldLink
 from tests.support.simulated_loop import SimulatedLoop
 

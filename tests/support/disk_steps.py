@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
-from online_gateway.repository import Accepted, Repository
+from online_gateway.repository.repository import Accepted, Repository
 
 STEPS = ("open", "write", "fsync", "rename", "mkdir", "unlink", "rmdir")
 MOST_BYTES = 2**20

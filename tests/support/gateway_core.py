@@ -8,12 +8,12 @@ from typing import Any, Self, TypeVar
 import uvloop
 
 from contracts.inference import InferCall, InferResult, SwapReport
-from online_gateway.dataplane import DataPlane
-from online_gateway.generations import Generations, Recipe
+from online_gateway.dataplane.plane import DataPlane
+from online_gateway.generations.generations import Generations, Recipe
 from online_gateway.notifications import Notifications
-from online_gateway.pools import Pools
-from online_gateway.repository import Repository
-from online_gateway.workers import WorkerPort
+from online_gateway.repository.repository import Repository
+from online_gateway.workers.pools import Pools
+from online_gateway.workers.port import WorkerPort
 from tests.support.scripted_worker import TOKEN, ScriptedWorker
 
 T = TypeVar("T")

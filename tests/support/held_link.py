@@ -14,7 +14,7 @@ from contracts.worker_protocol import (
     decode_from_gateway,
     frame,
 )
-from online_gateway.dataplane import DataPlane
+from online_gateway.dataplane.plane import DataPlane
 
 
 class HeldLink:

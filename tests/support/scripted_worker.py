@@ -1,4 +1,4 @@
-"""A worker that does what its test says, over a real socket: the other side of ``online_gateway.workers``."""
+"""A worker that does what its test says, over a real socket: the other side of ``online_gateway.workers.port``."""
 
 import asyncio
 import hashlib

@@ -9,7 +9,13 @@ import msgspec
 import psutil
 import pytest
 
-from online_gateway.child_process import ChildProcess, ChildRecord, environment_for, read_records, write_records
+from online_gateway.supervisor.child_process import (
+    ChildProcess,
+    ChildRecord,
+    environment_for,
+    read_records,
+    write_records,
+)
 from tests.support.waiting import eventually
 
 WAITS = [sys.executable, "-c", "import time\nwhile True: time.sleep(60)"]
@@ -20,6 +26,7 @@ def child(tmp_path: Path) -> Iterator[ChildProcess]:
     started = ChildProcess.start(
         ChildRecord(f"echo-1-{os.urandom(4).hex()}", "echo"), WAITS, dict(os.environ), tmp_path
     )
+    eventually(started.process.environ)  # the kernel shows it a moment after the start
     yield started
     started.kill()
     assert started.wait(30)

@@ -14,7 +14,7 @@ from contracts.inference import (
     UnknownEndpoint,
 )
 from contracts.worker_protocol import Result
-from online_gateway.lanes import HeldGeneration
+from online_gateway.dataplane.lanes import HeldGeneration
 from service_kit.deadline import Deadline
 from tests.support.data_plane import FAST, Scene, numbers, scene
 from tests.support.held_link import HeldLink

@@ -23,8 +23,8 @@ from contracts.inference import (
     WorkerLost,
 )
 from contracts.worker_protocol import Calls, Failure, FromGateway, Result
-from online_gateway.dataplane import SWEEP_SECONDS, DataPlane
-from online_gateway.links import WINDOW
+from online_gateway.dataplane.links import WINDOW
+from online_gateway.dataplane.plane import SWEEP_SECONDS, DataPlane
 from tests.support.held_link import HeldLink
 from tests.support.simulated_loop import SimulatedLoop
 

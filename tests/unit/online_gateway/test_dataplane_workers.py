@@ -4,8 +4,8 @@ import pytest
 
 from contracts.inference import EndpointNotReady, UnknownEndpoint, WorkerLost
 from contracts.worker_protocol import FromGateway
-from online_gateway.lanes import RETURN_SECONDS
-from online_gateway.links import WINDOW
+from online_gateway.dataplane.lanes import RETURN_SECONDS
+from online_gateway.dataplane.links import WINDOW
 from tests.support.data_plane import FAST, SLOW, Scene, numbers, scene
 
 __all__ = ["scene"]

@@ -12,7 +12,7 @@ import pytest
 
 from contracts.errors import Conflict, Unavailable, UploadTooLarge
 from online_gateway.durable_files import open_locked
-from online_gateway.repository import Accepted, Repository
+from online_gateway.repository.repository import Accepted, Repository
 from tests.support.disk_steps import before_each_step, install
 from tests.support.gateway_core import until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import StorageFull
-from online_gateway.repository import Repository
+from online_gateway.repository.repository import Repository
 from tests.support.disk_steps import MOST_BYTES, FullDisk, before_each_step, install
 
 CONTENTS = {label: label.encode() * 1000 for label in ("first", "second", "third")}

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from online_gateway.statistics import BUCKETS, MOST_RETRY_SECONDS, Durations, EndpointRecord, Histogram, LinkRecord
+from online_gateway.dataplane.statistics import (
+    BUCKETS,
+    MOST_RETRY_SECONDS,
+    Durations,
+    EndpointRecord,
+    Histogram,
+    LinkRecord,
+)
 
 
 def test_what_was_never_called_has_no_mean() -> None:

@@ -16,9 +16,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from contracts.worker_protocol import Leave, ProtocolError
-from online_gateway.child_process import ChildProcess, ChildRecord, read_records, write_records
-from online_gateway.dataplane import DataPlane
-from online_gateway.workers import WorkerConnection, WorkerPort
+from online_gateway.dataplane.plane import DataPlane
+from online_gateway.supervisor.child_process import ChildProcess, ChildRecord, read_records, write_records
+from online_gateway.workers.port import WorkerConnection, WorkerPort
 from service_kit.backoff import Backoff
 from service_kit.deadline import Deadline
 from service_kit.logging import get_logger

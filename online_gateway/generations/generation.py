@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from contracts.errors import InvalidRequest
-from online_gateway.repository import Accepted
+from online_gateway.repository.repository import Accepted
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from weakref import WeakKeyDictionary
 
 from contracts.worker_protocol import Loaded
 from online_gateway.background import Background
-from online_gateway.generation import Generation
-from online_gateway.loading import Loader
-from online_gateway.workers import WorkerConnection
+from online_gateway.generations.generation import Generation
+from online_gateway.generations.loading import Loader
+from online_gateway.workers.port import WorkerConnection
 from service_kit.backoff import Backoff
 from service_kit.deadline import Deadline
 from service_kit.logging import get_logger

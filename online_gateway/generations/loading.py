@@ -6,8 +6,8 @@ from pathlib import Path
 
 from contracts.inference import SwapReport, WorkerOutcome
 from contracts.worker_protocol import CHUNK_BYTES, Chunk, Load, Loaded, NeedContent, ProtocolError, Unload
-from online_gateway.generation import Generation
-from online_gateway.workers import WorkerConnection
+from online_gateway.generations.generation import Generation
+from online_gateway.workers.port import WorkerConnection
 from service_kit.deadline import Deadline
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from contracts.errors import PlatformError
 from contracts.inference import InferResult, InvalidInput, ModelFailed, WorkerLost
 from contracts.worker_protocol import Failure, Result
-from online_gateway.dispatch import Dispatcher, deadline_exceeded
-from online_gateway.lanes import EndpointLanes
-from online_gateway.pending import Pending
+from online_gateway.dataplane.dispatch import Dispatcher, deadline_exceeded
+from online_gateway.dataplane.lanes import EndpointLanes
+from online_gateway.dataplane.pending import Pending
 
 WATCHED_SECONDS = 0.1
 """A call that has taken so long is worth a task that watches its client."""

@@ -8,11 +8,11 @@ pipelined, since a worker would else stand idle for the time that an answer and 
 from typing import TYPE_CHECKING, Protocol
 
 from contracts.worker_protocol import FromGateway
-from online_gateway.statistics import LinkRecord
+from online_gateway.dataplane.statistics import LinkRecord
 
 if TYPE_CHECKING:
-    from online_gateway.lanes import HeldGeneration, Lane
-    from online_gateway.pending import Pending
+    from online_gateway.dataplane.lanes import HeldGeneration, Lane
+    from online_gateway.dataplane.pending import Pending
 
 FAST_SECONDS = 0.002
 """An endpoint whose calls take less is fast; one not yet known is slow."""

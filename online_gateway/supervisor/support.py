@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from online_gateway.child_process import ChildProcess, ChildRecord, read_records, write_records
 from online_gateway.endpoint_config import EndpointConfig, GatewayFile
+from online_gateway.supervisor.child_process import ChildProcess, ChildRecord, read_records, write_records
 from service_kit.backoff import Backoff
 from service_kit.logging import get_logger
 

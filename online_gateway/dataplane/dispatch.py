@@ -10,9 +10,9 @@ from operator import attrgetter
 
 from contracts.inference import DeadlineExceeded, InvalidInput
 from contracts.worker_protocol import Call, Calls, Cancel, ProtocolError
-from online_gateway.lanes import Lane
-from online_gateway.links import WINDOW, Feed, Holder
-from online_gateway.pending import Pending
+from online_gateway.dataplane.lanes import Lane
+from online_gateway.dataplane.links import WINDOW, Feed, Holder
+from online_gateway.dataplane.pending import Pending
 
 _TIMER_SECONDS = 0.0005
 """A batch counts as due so much early: timers of the event loop are that coarse."""

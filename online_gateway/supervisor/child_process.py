@@ -173,7 +173,7 @@ def write_records(path: Path, records: Iterable[ChildRecord]) -> None:
 def environment_for(folder: Path) -> dict[str, str]:
     """What of our environment a child gets; it finds our packages first, then what lies in the user's folder."""
     inherited = environment_for_children()
-    ours = Path(__file__).resolve().parent.parent
+    ours = Path(__file__).resolve().parents[2]
     is_installed = ours.name in {"site-packages", "dist-packages"}
     paths = [*([] if is_installed else [str(ours)]), inherited.get("PYTHONPATH", ""), str(folder.resolve())]
     return {**inherited, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}

@@ -1,4 +1,4 @@
-"""Which generation of each endpoint is served; see :mod:`online_gateway.endpoint_generations` for how it changes."""
+"""Which generation of each endpoint is served; see :mod:`online_gateway.generations.endpoint` for how it changes."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,14 +8,15 @@ from typing import Any
 from contracts.inference import SwapReport, TensorSpec, UnknownEndpoint
 from contracts.worker_protocol import Loaded, NeedContent
 from online_gateway.background import Background
-from online_gateway.dataplane import DataPlane
-from online_gateway.endpoint_generations import EndpointGenerations, NewVersion, Surroundings
-from online_gateway.generation import Recipe
-from online_gateway.loading import Loader
-from online_gateway.pools import Pools
-from online_gateway.repository import Repository, StagedContent
-from online_gateway.tending import Places
-from online_gateway.workers import WorkerConnection
+from online_gateway.dataplane.plane import DataPlane
+from online_gateway.generations.endpoint import EndpointGenerations
+from online_gateway.generations.generation import Recipe
+from online_gateway.generations.loading import Loader
+from online_gateway.generations.surroundings import NewVersion, Surroundings
+from online_gateway.generations.tending import Places
+from online_gateway.repository.repository import Repository, StagedContent
+from online_gateway.workers.pools import Pools
+from online_gateway.workers.port import WorkerConnection
 from service_kit.deadline import Deadline
 
 __all__ = ["Generations", "GenerationsState", "Recipe"]

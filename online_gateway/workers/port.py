@@ -18,7 +18,7 @@ from contracts.worker_protocol import (
     worker_proof,
 )
 from online_gateway.durable_files import open_locked
-from online_gateway.worker_connection import OnResults, WorkerConnection, WorkerEvents
+from online_gateway.workers.connection import OnResults, WorkerConnection, WorkerEvents
 from service_kit.logging import get_logger
 
 __all__ = ["OnResults", "WorkerConnection", "WorkerEvents", "WorkerPort"]

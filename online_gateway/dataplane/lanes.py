@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from contracts.errors import PlatformError
 from contracts.inference import EndpointNotReady, UnknownEndpoint
-from online_gateway.links import FAST_SECONDS, WINDOW, Feed, Holder
-from online_gateway.pending import Pending
-from online_gateway.statistics import EndpointRecord
+from online_gateway.dataplane.links import FAST_SECONDS, WINDOW, Feed, Holder
+from online_gateway.dataplane.pending import Pending
+from online_gateway.dataplane.statistics import EndpointRecord
 
 RETURN_SECONDS = 3.0
 """When the last holder of the served generation is gone, calls wait so long for another."""

@@ -8,8 +8,8 @@ from contracts.errors import PlatformError
 from contracts.inference import InferCall, InferResult
 
 if TYPE_CHECKING:
-    from online_gateway.lanes import Lane
-    from online_gateway.links import Holder
+    from online_gateway.dataplane.lanes import Lane
+    from online_gateway.dataplane.links import Holder
 
 Gone = Callable[[], Awaitable[None]]
 """Returns when the client has gone away."""

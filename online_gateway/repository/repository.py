@@ -16,12 +16,10 @@ Everything is flushed to disk before ``current.json`` names it. What a crash lea
 """
 
 import asyncio
-import os
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,22 @@ from online_gateway.durable_files import (
     open_locked,
     write_durably,
 )
-from online_gateway.staging import StagedContent
+from online_gateway.repository.layout import (
+    Accepted,
+    Current,
+    Reservation,
+    Stamp,
+    current_number,
+    is_free,
+    last_number,
+    let_go,
+    numbered,
+    read_current,
+    remove_generation,
+    remove_unlocked,
+    stamp_of,
+)
+from online_gateway.repository.staging import StagedContent
 from service_kit.logging import get_logger
 
 __all__ = ["Accepted", "Repository", "Reservation", "StagedContent"]
@@ -45,40 +58,6 @@ log = get_logger(__name__)
 
 _LOOK_SECONDS = 0.5
 _TRIES = 3
-
-
-class Accepted(msgspec.Struct, frozen=True):
-    """What ``generation.json`` says."""
-
-    number: int
-    digest: str
-    label: str
-    engine: str
-    config: dict[str, Any] | None
-    """What was installed instead of the endpoint's own configuration; None: that one."""
-    content_bytes: int | None
-    content_sha256: str | None
-
-
-class _Current(msgspec.Struct, frozen=True):
-    number: int
-    entry: dict[str, Any] | None = None
-
-
-@dataclass
-class Reservation:
-    """A number, and a folder to prepare a generation in."""
-
-    endpoint: str
-    number: int
-    content: Path | None
-    based_on: int | None
-    """The generation that was accepted when it began."""
-    lock: int | None = field(repr=False)
-
-
-Stamp = tuple[int, ...]
-"""Changes with the files that say what is accepted."""
 
 
 class Repository:
@@ -214,9 +193,9 @@ class Repository:
     def _reserve(self, endpoint: str, staged: StagedContent | None, above: int) -> Reservation:
         folder = self._endpoints / endpoint
         with disk_errors(), locked(self._lock):
-            based_on = _number(folder)
-            taken = [int(one.name) for one in _numbered(folder)]
-            number = 1 + max(above, based_on or 0, self._last_numbers.get(endpoint, 0), _last_number(folder), *taken)
+            based_on = current_number(folder)
+            taken = [int(one.name) for one in numbered(folder)]
+            number = 1 + max(above, based_on or 0, self._last_numbers.get(endpoint, 0), last_number(folder), *taken)
             self._last_numbers[endpoint] = number
             content = None if staged is None else folder / str(number) / "content"
             reservation = Reservation(endpoint, number, content, based_on, None)
@@ -235,7 +214,7 @@ class Repository:
         folder = self._endpoints / reservation.endpoint
         generation = folder / str(reservation.number)
         with disk_errors(), locked(self._lock):
-            there = _read_current(folder)
+            there = read_current(folder)
             number = None if there is None else there.number
             if number != reservation.based_on or not generation.is_dir():
                 raise Conflict(
@@ -247,8 +226,8 @@ class Repository:
             flush_folder(generation)
             flush_folder(folder)
             flush_folder(self._endpoints)
-            write_durably(folder / "current.json", msgspec.json.encode(_Current(reservation.number, kept)))
-            _let_go(reservation)
+            write_durably(folder / "current.json", msgspec.json.encode(Current(reservation.number, kept)))
+            let_go(reservation)
             try:
                 flush_folder(folder)
             except OSError as error:  # everybody sees it already: it is accepted
@@ -256,19 +235,19 @@ class Repository:
 
     def _discard(self, reservation: Reservation) -> None:
         with disk_errors(), locked(self._lock):
-            if _number(self._endpoints / reservation.endpoint) != reservation.number:
+            if current_number(self._endpoints / reservation.endpoint) != reservation.number:
                 self._clear(reservation)
 
     def _clear(self, reservation: Reservation) -> None:
-        _let_go(reservation)
+        let_go(reservation)
         folder = self._endpoints / reservation.endpoint
-        _remove_generation(folder / str(reservation.number))
+        remove_generation(folder / str(reservation.number))
         self._sweep_endpoint(folder)
 
     def _current(self, endpoint: str) -> tuple[Accepted, Path | None] | None:
         folder = self._endpoints / endpoint
         for is_last in (*[False] * (_TRIES - 1), True):
-            number = _number(folder)
+            number = current_number(folder)
             if number is None:
                 return None
             try:
@@ -287,16 +266,16 @@ class Repository:
         return None
 
     def _entries(self) -> dict[str, dict[str, Any]]:
-        read = {folder.name: _read_current(folder) for folder in sorted(self._endpoints.iterdir())}
+        read = {folder.name: read_current(folder) for folder in sorted(self._endpoints.iterdir())}
         return {name: current.entry for name, current in read.items() if current and current.entry is not None}
 
     def _keep_entry(self, endpoint: str, entry: Mapping[str, Any]) -> None:
         folder = self._endpoints / endpoint
         with disk_errors(), locked(self._lock):
-            there = _read_current(folder)
+            there = read_current(folder)
             if there is None:
                 raise Conflict(f"{endpoint!r} was removed, or nothing was installed there yet.")
-            write_durably(folder / "current.json", msgspec.json.encode(_Current(there.number, dict(entry))))
+            write_durably(folder / "current.json", msgspec.json.encode(Current(there.number, dict(entry))))
             flush_folder(folder)
 
     def _remove(self, endpoint: str) -> None:
@@ -309,7 +288,7 @@ class Repository:
 
     def _sweep(self) -> None:
         for path in self._staging.iterdir():
-            _remove_unlocked(path)
+            remove_unlocked(path)
         for folder in self._endpoints.iterdir():
             self._sweep_endpoint(folder)
 
@@ -319,84 +298,18 @@ class Repository:
             return
         for path in folder.glob(f"*{TEMPORARY_SUFFIX}"):
             path.unlink(missing_ok=True)
-        number = _number(folder)
+        number = current_number(folder)
         if number is None and (folder / "current.json").exists():
             return  # spoilt: somebody should look at what is there
-        whole = [one for one in _numbered(folder) if number is not None and (one / "generation.json").exists()]
+        whole = [one for one in numbered(folder) if number is not None and (one / "generation.json").exists()]
         kept = sorted(int(one.name) for one in whole if int(one.name) <= (number or 0))[-2:]
-        for generation in _numbered(folder):
-            if int(generation.name) not in kept and _is_free(generation):
-                _remove_generation(generation)
-        if number is None and not _numbered(folder):
+        for generation in numbered(folder):
+            if int(generation.name) not in kept and is_free(generation):
+                remove_generation(generation)
+        if number is None and not numbered(folder):
             shutil.rmtree(folder)
 
     def _stamps(self) -> dict[str, Stamp]:
         return {
-            folder.name: stamp for folder in self._endpoints.iterdir() if (stamp := _stamp(folder / "current.json"))
+            folder.name: stamp for folder in self._endpoints.iterdir() if (stamp := stamp_of(folder / "current.json"))
         }
-
-
-def _stamp(path: Path) -> Stamp:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return ()
-    return (found.st_ino, found.st_mtime_ns, found.st_size)
-
-
-def _read_current(folder: Path) -> _Current | None:
-    """What is accepted; None where nothing is, or the file is spoilt, which is logged."""
-    path = folder / "current.json"
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=_Current)
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.MsgspecError) as error:
-        log.warning("generation_spoilt", path=str(path), error=str(error))
-        return None
-
-
-def _number(folder: Path) -> int | None:
-    current = _read_current(folder)
-    return None if current is None else current.number
-
-
-def _last_number(folder: Path) -> int:
-    try:
-        return int((folder / "last_number").read_bytes())
-    except (FileNotFoundError, ValueError):
-        return 0
-
-
-def _numbered(folder: Path) -> list[Path]:
-    return [one for one in folder.iterdir() if one.name.isdecimal()] if folder.is_dir() else []
-
-
-def _is_free(generation: Path) -> bool:
-    path = generation / "reserved"
-    if not path.exists():
-        return True
-    descriptor = open_locked(path)
-    if descriptor is None:
-        return False
-    os.close(descriptor)
-    return True
-
-
-def _remove_generation(folder: Path) -> None:
-    """First what makes it whole, so that a half-removed one is never taken for one."""
-    (folder / "generation.json").unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_unlocked(path: Path) -> None:
-    descriptor = open_locked(path)
-    if descriptor is not None:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _let_go(reservation: Reservation) -> None:
-    if reservation.lock is not None:
-        os.close(reservation.lock)
-        reservation.lock = None

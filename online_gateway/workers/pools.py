@@ -4,9 +4,9 @@ import asyncio
 from typing import Protocol
 
 from contracts.worker_protocol import Loaded, NeedContent, Notification
-from online_gateway.dataplane import DataPlane
+from online_gateway.dataplane.plane import DataPlane
 from online_gateway.notifications import Notifications
-from online_gateway.workers import WorkerConnection
+from online_gateway.workers.port import WorkerConnection
 from service_kit.deadline import Deadline
 
 

@@ -12,52 +12,27 @@ accepted. Whoever joins loads the accepted generation, and tries the one on its 
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
 
 from contracts.errors import PlatformError
 from contracts.inference import EndpointNotReady, SwapFailed, SwapReport, UnknownEndpoint
 from contracts.worker_protocol import Loaded, Unload
-from online_gateway.background import Background
-from online_gateway.dataplane import DataPlane
-from online_gateway.generation import Generation, Recipe, first_generation, new_generation, restored_generation
-from online_gateway.loading import Loader, LoadOutcome, Swap, swap_report
-from online_gateway.pools import Pools
-from online_gateway.repository import Accepted, Repository, Reservation, StagedContent
-from online_gateway.tending import FIRST_RETRY, LAST_RETRY, Places, Tending
-from online_gateway.workers import WorkerConnection
+from online_gateway.generations.generation import (
+    Generation,
+    Recipe,
+    first_generation,
+    new_generation,
+    restored_generation,
+)
+from online_gateway.generations.loading import LoadOutcome, Swap, swap_report
+from online_gateway.generations.surroundings import NewVersion, Surroundings
+from online_gateway.generations.tending import FIRST_RETRY, LAST_RETRY, Tending
+from online_gateway.repository.repository import Accepted, Reservation
+from online_gateway.workers.port import WorkerConnection
 from service_kit.backoff import Backoff
 from service_kit.deadline import Deadline
 from service_kit.logging import get_logger
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What the endpoints share."""
-
-    data_plane: DataPlane
-    pools: Pools
-    repository: Repository
-    loader: Loader
-    places: Places
-    background: Background
-    swap_time: timedelta
-    """A worker may load for so long."""
-    drain_time: timedelta
-    """Calls may end for so long on a generation that is served no more."""
-
-
-@dataclass(frozen=True)
-class NewVersion:
-    """What is to be installed."""
-
-    staged: StagedContent | None
-    label: str
-    config: dict[str, Any] | None
-    entry: dict[str, Any] | None
 
 
 class EndpointGenerations:

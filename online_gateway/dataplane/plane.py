@@ -16,12 +16,12 @@ from weakref import WeakSet
 from contracts.errors import PlatformError
 from contracts.inference import InferCall, InferResult, QueueFull, UnknownEndpoint
 from contracts.worker_protocol import Failure, Result
-from online_gateway.dispatch import Dispatcher
-from online_gateway.endings import Endings, error_of
-from online_gateway.lanes import EndpointLanes, Lane, LaneSettings
-from online_gateway.links import Feed, Holder, Link
-from online_gateway.pending import Gone, Pending
-from online_gateway.statistics import EndpointStatistics, LinkStatistics
+from online_gateway.dataplane.dispatch import Dispatcher
+from online_gateway.dataplane.endings import Endings, error_of
+from online_gateway.dataplane.lanes import EndpointLanes, Lane, LaneSettings
+from online_gateway.dataplane.links import Feed, Holder, Link
+from online_gateway.dataplane.pending import Gone, Pending
+from online_gateway.dataplane.statistics import EndpointStatistics, LinkStatistics
 from service_kit.deadline import Deadline
 from service_kit.logging import get_logger
 

@@ -1,0 +1,1 @@
+"""From calls to answers: queues, windows, batches, deadlines, and their figures. It knows no dialect and no socket."""

@@ -1,0 +1,1 @@
+"""The accepted generations and the uploads on their way, on disk."""
