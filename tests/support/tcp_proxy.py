@@ -19,6 +19,8 @@ class TcpProxy:
         self._open_gate.set()
         self._answers_pass = threading.Event()
         self._answers_pass.set()
+        self._requests_pass = threading.Event()
+        self._requests_pass.set()
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -65,10 +67,21 @@ class TcpProxy:
         finally:
             self._answers_pass.set()
 
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        """What either side sends is kept back meanwhile, and no connection is closed: a cable that nobody misses."""
+        self._requests_pass.clear()
+        try:
+            with self.without_answers():
+                yield
+        finally:
+            self._requests_pass.set()
+
     def close(self) -> None:
         """Cut everything and stop."""
         self._stopping.set()
         self._answers_pass.set()
+        self._requests_pass.set()
         self.cut()
         for thread in list(self._threads):
             thread.join(60)
@@ -96,15 +109,14 @@ class TcpProxy:
             self.accepted += 1
             with self._lock:
                 self._sockets += [client, server]
-            self._start(self._pump, client, server, None)
+            self._start(self._pump, client, server, self._requests_pass)
             self._start(self._pump, server, client, self._answers_pass)
 
-    def _pump(self, source: socket.socket, sink: socket.socket, gate: threading.Event | None) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, gate: threading.Event) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
-                if gate is None:
+                if gate is self._requests_pass:
                     self.client_sends += 1
-                else:
-                    gate.wait()
+                gate.wait()
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
