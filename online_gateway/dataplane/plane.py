@@ -29,6 +29,9 @@ __all__ = ["DataPlane", "Link"]
 
 log = get_logger(__name__)
 
+OnForgotten = Callable[[Link, str, int], None]
+"""Told of a worker that has lost a generation of an endpoint which it had acknowledged."""
+
 SWEEP_SECONDS = 0.05
 
 
@@ -43,6 +46,11 @@ class DataPlane:
         """Workers that take nothing new: one may acknowledge a generation after that."""
         self._dispatcher = Dispatcher(clock)
         self._endings = Endings(self._dispatcher, clock)
+        self._on_forgotten: OnForgotten = lambda _link, _endpoint, _generation: None
+
+    def subscribe(self, on_forgotten: OnForgotten) -> None:
+        """Have it called from now on, once the worker is sent no more calls of that generation."""
+        self._on_forgotten = on_forgotten
 
     # What is served
 
@@ -274,13 +282,11 @@ class DataPlane:
         for pending in calls:
             holder = pending.holder
             if holder is not None and holder in feed.holders:
-                log.warning(
-                    "generation_lost_by_worker",
-                    worker=feed.link.worker_id,
-                    endpoint=pending.lane.endpoint.name,
-                    generation=holder.generation.number,
-                )
+                endpoint, generation = pending.lane.endpoint.name, holder.generation.number
+                worker = feed.link.worker_id
+                log.warning("generation_lost_by_worker", worker=worker, endpoint=endpoint, generation=generation)
                 self._drop_holder(holder)
+                self._on_forgotten(feed.link, endpoint, generation)
         self._endings.return_to_lanes(calls)
 
     def _drop_holder(self, holder: Holder) -> None:

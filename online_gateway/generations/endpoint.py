@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from contracts.errors import PlatformError
 from contracts.inference import EndpointNotReady, SwapFailed, SwapReport, UnknownEndpoint
 from contracts.worker_protocol import Loaded, Unload
+from online_gateway.dataplane.plane import Link
 from online_gateway.generations.generation import (
     Generation,
     Recipe,
@@ -242,6 +243,14 @@ class EndpointGenerations:
         for holders in self.held.values():
             holders.pop(link, None)
         self._mark()
+
+    def forgotten(self, link: Link, generation: int) -> None:
+        """It has lost what it had acknowledged: have it loaded again."""
+        for holder in [one for one in self.held.get(generation, ()) if one is link]:
+            del self.held[generation][holder]
+            self._mark()
+            if holder.takes_calls:
+                self._tend(holder)
 
     def _tend_members(self) -> None:
         for link in self._members():

@@ -8,7 +8,7 @@ from typing import Any
 from contracts.inference import SwapReport, TensorSpec, UnknownEndpoint
 from contracts.worker_protocol import Loaded, NeedContent
 from online_gateway.background import Background
-from online_gateway.dataplane.plane import DataPlane
+from online_gateway.dataplane.plane import DataPlane, Link
 from online_gateway.generations.endpoint import EndpointGenerations
 from online_gateway.generations.generation import Recipe
 from online_gateway.generations.loading import Loader
@@ -73,6 +73,7 @@ class Generations:
         )
         self._endpoints: dict[str, EndpointGenerations] = {}
         pools.subscribe(self)
+        data_plane.subscribe(self._forgotten)
 
     async def open(self, recipe: Recipe) -> None:
         """Serve an endpoint: its accepted generation, or without one the first, which the recipe alone describes.
@@ -215,6 +216,11 @@ class Generations:
     def needs_content(self, link: WorkerConnection, message: NeedContent) -> None:
         """It wants the bytes of a generation."""
         self._loader.needs_content(link, message)
+
+    def _forgotten(self, link: Link, endpoint: str, generation: int) -> None:
+        one = self._endpoints.get(endpoint)
+        if one is not None:
+            one.forgotten(link, generation)
 
     async def _close(self, one: EndpointGenerations) -> None:
         try:

@@ -716,3 +716,20 @@ def _file(folder: Path, data: bytes) -> Path:
     path = folder / "a-file"
     path.write_bytes(data)
     return path
+
+
+def test_a_worker_that_has_lost_what_it_had_acknowledged_loads_it_again(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with GatewayCore(tmp_path) as core:
+            await core.open()
+            worker = await core.worker(admits_losses=True)
+            await served(core, 1)
+            worker.memory.clear()
+
+            result = await core.call()
+
+            assert result.generation == 1
+            assert len(worker.loads) == 2
+            assert core.generations.state("vectors").holders == {"w-1": 1}
+
+    scenario(play)

@@ -12,9 +12,11 @@ from contracts.worker_protocol import (
     MAX_FRAME_BYTES,
     NONCE_BYTES,
     PROTOCOL_VERSION,
+    Call,
     Calls,
     Challenge,
     Chunk,
+    Failure,
     FrameReader,
     FromGateway,
     FromWorker,
@@ -89,13 +91,16 @@ class ScriptedWorker:
         version: int = PROTOCOL_VERSION,
         verdict: Verdict = loads_everything,
         beats: bool = True,
+        admits_losses: bool = False,
     ) -> None:
+        """``admits_losses``: calls of what is not in ``memory`` are answered so; else they are errors of the test."""
         self.worker_id = worker_id
         self.pool = pool
         self.token = token
         self.version = version
         self.verdict = verdict
         self.beats = beats
+        self.admits_losses = admits_losses
         self.peer: Peer
         self.welcome: Welcome | None = None
         self.refused: Refused | None = None
@@ -180,13 +185,15 @@ class ScriptedWorker:
                 self._arriving.pop((message.endpoint, message.generation), None)
                 self.memory.pop((message.endpoint, message.generation), None)
             case Calls():
-                results = [
-                    Result(call.id, {"digest": self.memory[(call.endpoint, call.generation)]}, None, 0.0001)
-                    for call in message.calls
-                ]
-                self.send(Results(list(results)))
+                self.send(Results([self._answer_call(call) for call in message.calls]))
             case _:
                 pass
+
+    def _answer_call(self, call: Call) -> Result | Failure:
+        place = (call.endpoint, call.generation)
+        if self.admits_losses and place not in self.memory:
+            return Failure(call.id, "not_loaded", "It is not in memory.", "")
+        return Result(call.id, {"digest": self.memory[place]}, None, 0.0001)
 
     def _answer_challenge(self, challenge: Challenge) -> None:
         self._challenge, self._nonce = challenge.nonce, secrets.token_bytes(NONCE_BYTES)
