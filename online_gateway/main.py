@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts.errors import PlatformError
 from online_gateway.config import OnlineGatewaySettings
-from online_gateway.dialects.base import HotDoor
+from online_gateway.dialects.hot_door import HotDoor
 from online_gateway.endpoint_config import GatewayFile, read_gateway_file
 from online_gateway.health import health_router
 from online_gateway.wiring import Wiring

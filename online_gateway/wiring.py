@@ -14,7 +14,8 @@ from online_gateway.config import OnlineGatewaySettings
 from online_gateway.control import Control
 from online_gateway.dataplane.plane import DataPlane
 from online_gateway.dialects import onnx_models, open_inference, signature_run, vector_predict
-from online_gateway.dialects.base import Dialect, DialectServices
+from online_gateway.dialects.base import DialectServices
+from online_gateway.dialects.routes import Routes
 from online_gateway.endpoint_config import GatewayFile
 from online_gateway.generations.generations import Generations
 from online_gateway.notifications import Notifications
@@ -113,7 +114,7 @@ class Wiring:
             self._request_shutdown,
         )
 
-    def _make_dialects(self, run_path: str) -> list[Dialect]:
+    def _make_dialects(self, run_path: str) -> list[Routes]:
         services = DialectServices(
             dataplane=self._dataplane,
             control=self._control,

@@ -13,9 +13,8 @@ from contracts.inference import (
     UnknownEndpoint,
     WorkerLost,
 )
+from online_gateway.dialects.base import Headers
 from service_kit.http_app import HTTP_STATUS, RETRY_AFTER_SECONDS
-
-Headers = tuple[tuple[bytes, bytes], ...]
 
 RETRY_LATER: Headers = ((b"retry-after", str(RETRY_AFTER_SECONDS).encode()),)
 """What goes with a 503."""
@@ -49,4 +48,4 @@ def headers_of(error: PlatformError) -> Headers:
 
 def generation_header(generation: int) -> tuple[bytes, bytes]:
     """Which generation gave the answer."""
-    return (b"model-generation", str(generation).encode())
+    return (b"model-generation", b"%d" % generation)

@@ -6,9 +6,7 @@ leave that out.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from re import Pattern
 from typing import Any
 
 import msgspec
@@ -17,7 +15,7 @@ from starlette.requests import Request
 from contracts.errors import Conflict, PlatformError
 from contracts.inference import EndpointNotReady, InferCall, InvalidInput, ModelFailed, SwapFailed, UnknownEndpoint
 from online_gateway.dialects import metrics
-from online_gateway.dialects.base import Dialect, DialectServices, HotHandler, HotRequest, Reply
+from online_gateway.dialects.base import DialectServices, HotRequest, Reply
 from online_gateway.dialects.errors import generation_header
 from online_gateway.dialects.routes import Routes, described_body, read_body
 from online_gateway.information import EndpointInfo
@@ -55,25 +53,21 @@ _decode_description = msgspec.json.Decoder(_Description).decode
 _decode_items = msgspec.json.Decoder(_Items).decode
 
 
-def dialect(services: DialectServices) -> Dialect:
+def dialect(services: DialectServices) -> Routes:
     """The dialect."""
-    return OnnxModels(services)
+    return OnnxModels(services).routes
 
 
 class OnnxModels:
-    """Its routes."""
-
-    hot: Mapping[tuple[str, str], HotHandler]
-    hot_patterns: Sequence[tuple[str, Pattern[str], HotHandler]]
+    """What stands behind its routes."""
 
     def __init__(self, services: DialectServices) -> None:
         self._dataplane = services.dataplane
         self._control = services.control
         self._access = services.access
         self._max_call_bytes = services.max_call_bytes
-        routes = Routes("ONNX models", _error, services.max_call_bytes)
-        self._add_routes(routes)
-        self.router, self.hot, self.hot_patterns = routes.router, routes.hot, routes.hot_patterns
+        self.routes = Routes("ONNX models", _error, services.max_call_bytes)
+        self._add_routes(self.routes)
 
     def _add_routes(self, routes: Routes) -> None:
         get, both = ("GET",), ("GET", "POST")

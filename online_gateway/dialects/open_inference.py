@@ -3,8 +3,7 @@
 A model's versions are its generations. Tensors may be sent in binary, and bodies may be compressed; both ways.
 """
 
-from collections.abc import Mapping, Sequence
-from re import Pattern
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,7 +11,7 @@ from starlette.requests import Request
 
 from contracts.errors import InvalidRequest, PlatformError
 from contracts.inference import InferCall, InvalidInput, SwapFailed, UnknownEndpoint
-from online_gateway.dialects.base import Dialect, DialectServices, HotHandler, HotRequest, Reply
+from online_gateway.dialects.base import DialectServices, HotRequest, Reply
 from online_gateway.dialects.compression import compressed, decompressed
 from online_gateway.dialects.errors import RETRY_LATER, generation_header
 from online_gateway.dialects.open_inference_files import file_to_install
@@ -44,25 +43,21 @@ class _LoadRequest(msgspec.Struct):
     parameters: dict[str, Any] = {}
 
 
-def dialect(services: DialectServices) -> Dialect:
+def dialect(services: DialectServices) -> Routes:
     """The dialect."""
-    return OpenInference(services)
+    return OpenInference(services).routes
 
 
 class OpenInference:
-    """Its routes."""
-
-    hot: Mapping[tuple[str, str], HotHandler]
-    hot_patterns: Sequence[tuple[str, Pattern[str], HotHandler]]
+    """What stands behind its routes."""
 
     def __init__(self, services: DialectServices) -> None:
         self._dataplane = services.dataplane
         self._control = services.control
         self._access = services.access
         self._max_call_bytes = services.max_call_bytes
-        routes = Routes("Open Inference Protocol", _error, services.max_call_bytes)
-        self._add_routes(routes)
-        self.router, self.hot, self.hot_patterns = routes.router, routes.hot, routes.hot_patterns
+        self.routes = Routes("Open Inference Protocol", _error, services.max_call_bytes)
+        self._add_routes(self.routes)
 
     def _add_routes(self, routes: Routes) -> None:
         get, post = ("GET",), ("POST",)
@@ -90,10 +85,11 @@ class OpenInference:
         parts = request.match.groupdict()
         model = parts["model"]
         body = await request.body(self._max_call_bytes)
-        encoding = request.header(b"content-encoding")
+        headers = request.headers()
+        encoding = headers.get(b"content-encoding")
         if encoding is not None:
             body = await decompressed(body, encoding, self._max_call_bytes)
-        asked = read_request(body, request.header(HEADER_LENGTH), lambda: self._control.endpoint(model).inputs)
+        asked = read_request(body, headers.get(HEADER_LENGTH), lambda: self._control.endpoint(model).inputs)
         call = InferCall(
             model,
             tensors=asked.tensors,
@@ -107,7 +103,7 @@ class OpenInference:
         if json_length is not None:
             length = (b"inference-header-content-length", str(json_length).encode())
             reply = reply._replace(content_type=_BINARY, headers=(*reply.headers, length))
-        accepted = request.header(b"accept-encoding")
+        accepted = headers.get(b"accept-encoding")
         return reply if accepted is None else await compressed(reply, accepted)
 
     # Server

@@ -1,4 +1,8 @@
-"""A dialect's routes, each of whose answers is the dialect's own: errors, unknown paths and wrong methods too."""
+"""A dialect's routes, each of whose answers is the dialect's own: errors, unknown paths and wrong methods too.
+
+Cold routes are FastAPI's. Hot ones go past it, through :class:`online_gateway.dialects.hot_door.HotDoor`; FastAPI has
+them too, for the API's description.
+"""
 
 import asyncio
 import re
@@ -11,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from contracts.errors import PlatformError, UploadTooLarge
-from online_gateway.dialects.base import BodyTooLarge, ClientGone, HotHandler, HotRequest, Reply
+from online_gateway.dialects.base import BodyTooLarge, ClientGone, Headers, HotHandler, HotRequest, Reply
 from online_gateway.dialects.errors import headers_of, status_of
 from service_kit import multipart
 from service_kit.logging import get_logger
@@ -27,12 +31,14 @@ _INTERNAL = "The server met an error of its own; its log has it. Try again, or t
 
 
 class Routes:
-    """Collects them; ``router``, ``hot`` and ``hot_patterns`` are what a dialect shows. :meth:`close` comes last."""
+    """Collects them; :meth:`close` comes last."""
 
     def __init__(self, tag: str, answer_error: ErrorAnswer, max_call_bytes: int) -> None:
         self.router = APIRouter(tags=[tag])
         self.hot: dict[tuple[str, str], HotHandler] = {}
+        """Hot routes by method and exact path."""
         self.hot_patterns: list[tuple[str, re.Pattern[str], HotHandler]] = []
+        """Hot routes with parts that vary: method, pattern of the whole path, handler."""
         self._answer_error = answer_error
         self._max_call_bytes = max_call_bytes
         self._methods: dict[str, set[str]] = {}
@@ -65,6 +71,12 @@ class Routes:
                 raise ClientDisconnect from None
 
         self._add(methods, path, answer, summary, **description)
+
+    def include(self, others: "Routes") -> None:
+        """Take in routes whose errors are answered in another way."""
+        self.router.include_router(others.router)
+        self.hot.update(others.hot)
+        self.hot_patterns += others.hot_patterns
 
     def close(self, prefixes: Iterable[str] = ()) -> None:
         """Answer other methods on all paths, and other paths under the prefixes."""
@@ -143,7 +155,7 @@ class Routes:
         return _with_headers(self._answer_error(status_of(error), error.message, error), headers_of(error))
 
 
-def _with_headers(reply: Reply, headers: tuple[tuple[bytes, bytes], ...]) -> Reply:
+def _with_headers(reply: Reply, headers: Headers) -> Reply:
     return reply._replace(headers=(*reply.headers, *headers)) if headers else reply
 
 

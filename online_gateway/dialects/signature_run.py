@@ -7,19 +7,20 @@ start and never answered a call without SIGNATURE; nor does it here.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from starlette.requests import Request
 from starlette.types import Scope
 
-from contracts.errors import Conflict, Forbidden, InvalidRequest, PlatformError, UploadTooLarge
+from contracts.errors import Conflict, Forbidden, InvalidRequest, PlatformError
 from contracts.inference import EndpointNotReady, InferCall, ModelFailed, UnknownEndpoint
 from contracts.worker_protocol import Notification
-from online_gateway.dialects.base import BodyTooLarge, Dialect, DialectServices, HotHandler, HotRequest, Reply
-from online_gateway.dialects.errors import headers_of, status_of
+from online_gateway.dialects.base import DialectServices, Headers, HotRequest, Reply
+from online_gateway.dialects.errors import generation_header
+from online_gateway.dialects.routes import ColdHandler, Routes, described_body, read_body
 
 SIGNATURE = "SIGNATURE"
 STATUS = "SYSTEM_STATUS"
@@ -34,13 +35,9 @@ _FORM = b"application/x-www-form-urlencoded"
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
-_BOTH = ("GET", "POST")
-_DESCRIBED_BODY = {
-    "requestBody": {"content": {"application/json": {"schema": {"type": "object"}, "example": {SIGNATURE: "name"}}}}
-}
+_BODY = described_body({"type": "object", "properties": {SIGNATURE: {"type": "string"}}})
 
 Document = dict[str, Any]
-Headers = tuple[tuple[bytes, bytes], ...]
 Action = Callable[[Document, Scope], Awaitable[Reply]]
 
 
@@ -49,15 +46,13 @@ class _NoSignature(InvalidRequest):
         super().__init__("SIGNATURE is missing: it must be one of AVAIL_SERVERS.")
 
 
-def dialect(services: DialectServices) -> Dialect:
-    """The dialect, ready to be mounted."""
-    return SignatureRun(services)
+def dialect(services: DialectServices) -> Routes:
+    """The dialect."""
+    return SignatureRun(services).routes
 
 
 class SignatureRun:
-    """Its calls, which are hot, and its routes of control."""
-
-    hot_patterns: Sequence[Any] = ()
+    """What stands behind its routes: calls, which are hot, and control."""
 
     def __init__(self, services: DialectServices) -> None:
         self._dataplane = services.dataplane
@@ -67,40 +62,34 @@ class SignatureRun:
         self._version = services.control.version
         self._second = -1
         self._time = ""
-        self.hot: Mapping[tuple[str, str], HotHandler] = {("POST", services.run_path): self._run}
-        self.router = self._routes(services.run_path)
+        self.routes = Routes("microservice gateway", self._error, services.max_call_bytes)
+        self._add_routes(self.routes, services.run_path)
 
-    def _routes(self, run_path: str) -> APIRouter:
-        router = APIRouter(tags=["microservice gateway"])
-        _add(
-            router, run_path, self._run, "Call the endpoint that SIGNATURE names; without a body: the system's status."
-        )
-        for path, action, methods in (
-            ("/list_servers", self._list_servers, _BOTH),
-            ("/system_status", self._system_status, _BOTH),
-            ("/notifications", self._notifications, _BOTH),
-            ("/start_server", self._start_server, ("POST",)),
-            ("/kill_server", self._kill_server, ("POST",)),
-            ("/update_workers", self._update_workers, ("POST",)),
-            ("/shutdown", self._shutdown, ("POST",)),
-            ("/support_update_status", self._support_update_status, ("POST",)),
+    def _add_routes(self, routes: Routes, run_path: str) -> None:
+        get, post = ("GET",), ("POST",)
+        summary = "Call the endpoint that SIGNATURE names; without a body: the system's status."
+        routes.add_hot((*get, *post), run_path, self._run, summary, **_BODY)
+        for path, action, is_to_look in (
+            ("/list_servers", self._list_servers, True),
+            ("/system_status", self._system_status, True),
+            ("/notifications", self._notifications, True),
+            ("/start_server", self._start_server, False),
+            ("/kill_server", self._kill_server, False),
+            ("/update_workers", self._update_workers, False),
+            ("/shutdown", self._shutdown, False),
+            ("/support_update_status", self._support_update_status, False),
         ):
-            _add(router, path, self._acting(action), action.__doc__ or "", methods)
-        return router
+            summary = action.__doc__ or ""
+            if is_to_look:
+                routes.add(get, path, _acting(action), summary)
+            routes.add(post, path, _acting(action), summary, **_BODY)
+        routes.close()
 
     # Calls
 
     async def _run(self, request: HotRequest) -> Reply:
-        try:
-            body = await request.body(self._max_call_bytes)
-            return await self._call(request, body)
-        except BodyTooLarge:
-            return self._failure(UploadTooLarge(f"A call may have {self._max_call_bytes} bytes."))
-        except PlatformError as error:
-            return self._failure(error)
-
-    async def _call(self, request: HotRequest, body: bytes) -> Reply:
-        document = _document(request, body)
+        body = await request.body(self._max_call_bytes)
+        document = _document(request.scope, body)
         name = document.pop(SIGNATURE, None)
         if type(name) is not str or name == STATUS:
             if name == STATUS or STATUS in document or not (document or body):
@@ -112,7 +101,7 @@ class SignatureRun:
             answer = {"data": answer}
         if result.worker_version is not None and "worker_ver" not in answer:
             answer["worker_ver"] = result.worker_version
-        return self._reply(answer, 200, ((b"model-generation", b"%d" % result.generation),))
+        return self._reply(answer, 200, (generation_header(result.generation),))
 
     def _reply(self, answer: Document, status: int = 200, headers: Headers = ()) -> Reply:
         now = time.time()
@@ -126,25 +115,13 @@ class SignatureRun:
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ModelFailed(f"The endpoint's answer cannot be written as JSON: {error}.") from error
 
-    def _failure(self, error: PlatformError) -> Reply:
-        answer: Document = {"ERROR": error.message}
+    def _error(self, status: int, message: str, error: PlatformError | None) -> Reply:
+        answer: Document = {"ERROR": message}
         if isinstance(error, UnknownEndpoint | _NoSignature):
             answer["AVAIL_SERVERS"] = self._servers()
-        return self._reply(answer, status_of(error), headers_of(error))
+        return self._reply(answer, status)
 
     # Control
-
-    def _acting(self, action: Action) -> HotHandler:
-        async def act(request: HotRequest) -> Reply:
-            try:
-                document = _document(request, await request.body(_MAX_CONTROL_BYTES))
-                return await action(document, request.scope)
-            except BodyTooLarge:
-                return self._failure(UploadTooLarge(f"This route takes {_MAX_CONTROL_BYTES} bytes."))
-            except PlatformError as error:
-                return self._failure(error)
-
-        return act
 
     def _servers(self) -> list[str]:
         return [info.name for info in self._control.endpoints() if info.state != "disabled"]
@@ -219,29 +196,20 @@ class SignatureRun:
         return self._reply({"MESSAGE": "OK."})
 
 
-def _add(router: APIRouter, path: str, handler: HotHandler, summary: str, methods: Sequence[str] = _BOTH) -> None:
-    async def answer(request: Request) -> Response:
-        reply = await handler(HotRequest(request.scope, request.receive, None))
-        headers = {name.decode(): value.decode() for name, value in reply.headers}
-        return Response(reply.body, reply.status, headers, reply.content_type.decode())
+def _acting(action: Action) -> ColdHandler:
+    async def act(request: Request) -> Reply:
+        body = await read_body(request, _MAX_CONTROL_BYTES)
+        return await action(_document(request.scope, body), request.scope)
 
-    for method in methods:
-        router.add_api_route(
-            path,
-            answer,
-            methods=[method],
-            summary=summary,
-            operation_id=f"{method.lower()}{path.replace('/', '_')}",
-            openapi_extra=_DESCRIBED_BODY if method == "POST" else None,
-        )
+    return act
 
 
-def _document(request: HotRequest, body: bytes) -> Document:
+def _document(scope: Scope, body: bytes) -> Document:
     """What was sent, as a new object: JSON, or what a form or a GET's query says, whose values are all texts."""
     try:
-        return _decode(body) if body else _fields(request.scope["query_string"])
+        return _decode(body) if body else _fields(scope["query_string"])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        if (request.header(b"content-type") or b"").startswith(_FORM) and (fields := _fields(body)):
+        if dict(scope["headers"]).get(b"content-type", b"").startswith(_FORM) and (fields := _fields(body)):
             return fields
         raise InvalidRequest(f"The body must be a JSON object: {error}.") from error
 

@@ -5,7 +5,6 @@ Whatever happens, the answer has status 200 and says in ``status`` whether it we
 
 import base64
 from collections.abc import Mapping, Sequence
-from re import Pattern
 from typing import Any
 
 import msgspec
@@ -13,7 +12,7 @@ from starlette.requests import Request
 
 from contracts.errors import InvalidRequest, PlatformError
 from contracts.inference import InferCall, InferResult, InvalidInput, ModelFailed, SwapFailed, WorkerOutcome
-from online_gateway.dialects.base import Dialect, DialectServices, HotHandler, HotRequest, Reply
+from online_gateway.dialects.base import DialectServices, HotRequest, Reply
 from online_gateway.dialects.errors import generation_header
 from online_gateway.dialects.routes import Routes, described_body
 from online_gateway.information import EndpointInfo, WorkerInfo
@@ -23,7 +22,6 @@ NN_ID = "nn_id"
 DATA = "data"
 WEIGHTS_FAILED = "One or more workers were failed with weights loading"
 
-_PREDICT = "/predict"
 _FORM = {"type": "object", "properties": {NN_ID: {"type": "string"}, DATA: {"type": "string", "format": "binary"}}}
 _VECTOR = {"type": "object", "properties": {"vector": {"type": "array", "items": {"type": "number"}}}}
 
@@ -36,16 +34,13 @@ _decode = msgspec.json.Decoder(_Vector).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def dialect(services: DialectServices) -> Dialect:
+def dialect(services: DialectServices) -> Routes:
     """The dialect."""
-    return VectorPredict(services)
+    return VectorPredict(services).routes
 
 
 class VectorPredict:
-    """Its routes."""
-
-    hot: Mapping[tuple[str, str], HotHandler]
-    hot_patterns: Sequence[tuple[str, Pattern[str], HotHandler]]
+    """What stands behind its routes."""
 
     def __init__(self, services: DialectServices) -> None:
         self._dataplane = services.dataplane
@@ -53,17 +48,18 @@ class VectorPredict:
         self._access = services.access
         self._max_call_bytes = services.max_call_bytes
         self._endpoint = services.vector_endpoint
-        predictions = Routes("vector service", _prediction_error, services.max_call_bytes)
-        vector = described_body(_VECTOR)
-        predictions.add_hot(("POST",), _PREDICT, self._predict, "Ask the network.", **vector)
-        predictions.close()
-        routes = Routes("vector service", _error, services.max_call_bytes)
+        self.routes = Routes("vector service", _error, services.max_call_bytes)
         form = described_body(_FORM, "multipart/form-data")
-        routes.add(("PUT",), "/set_weights", self._set_weights, "Give all workers new weights.", **form)
-        routes.add(("GET",), "/status", self._status, "The queue, and each worker's figures.")
+        self.routes.add(("PUT",), "/set_weights", self._set_weights, "Give all workers new weights.", **form)
+        self.routes.add(("GET",), "/status", self._status, "The queue, and each worker's figures.")
+        self.routes.close()
+        self.routes.include(self._predictions())
+
+    def _predictions(self) -> Routes:
+        routes = Routes("vector service", _prediction_error, self._max_call_bytes)
+        routes.add_hot(("POST",), "/predict", self._predict, "Ask the network.", **described_body(_VECTOR))
         routes.close()
-        routes.router.include_router(predictions.router)
-        self.router, self.hot, self.hot_patterns = routes.router, predictions.hot, predictions.hot_patterns
+        return routes
 
     async def _predict(self, request: HotRequest) -> Reply:
         body = await request.body(self._max_call_bytes)

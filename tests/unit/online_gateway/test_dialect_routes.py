@@ -23,7 +23,8 @@ from contracts.inference import (
     UnknownEndpoint,
     WorkerLost,
 )
-from online_gateway.dialects.base import BodyTooLarge, ClientGone, HotDoor, HotRequest, Reply
+from online_gateway.dialects.base import BodyTooLarge, ClientGone, HotRequest, Reply
+from online_gateway.dialects.hot_door import HotDoor
 from online_gateway.dialects.routes import Routes, read_body
 
 LIMIT = 100
