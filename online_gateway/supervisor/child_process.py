@@ -6,6 +6,7 @@ the process must have begun when the record says, and carry its id in its enviro
 
 import contextlib
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -116,12 +117,17 @@ class ChildProcess:
         with contextlib.suppress(psutil.NoSuchProcess):
             self.process.terminate()
 
+    def kill_group(self) -> None:
+        """End what it has started, after its own end; what made itself a group of its own is not found."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
     def kill(self) -> None:
         """End it and what it started in its process group, at once."""
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
             if self.is_alive:
                 if os.getpgid(self.process.pid) == self.process.pid:
-                    os.killpg(self.process.pid, 9)
+                    os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.kill()
 
 

@@ -207,6 +207,7 @@ class LocalWorkers:
             return
         link = links.get(child.record.worker_id)
         if not child.is_alive:
+            self._clear_up_after(child, link)
             self._bury(slot, child)
         elif not slot.is_wanted or slot.leaves is not None or (link is not None and link.is_leaving):
             self._see_off(slot, child, link)
@@ -245,6 +246,13 @@ class LocalWorkers:
         except ProtocolError:
             return False
         return True
+
+    @staticmethod
+    def _clear_up_after(child: ChildProcess, link: WorkerConnection | None) -> None:
+        """End what outlives it. A process that its model forked holds its connection open, which then breaks late."""
+        child.kill_group()
+        if link is not None:
+            link.abort("its process has ended")
 
     def _bury(self, slot: _Slot, child: ChildProcess) -> None:
         lived = time.monotonic() - child.started

@@ -37,6 +37,21 @@ class StubbornWorker(Endpoint):
         return {"ok": True}
 """
 
+FORKING = """
+import os, signal, time
+from online_worker.endpoint import Endpoint
+
+
+class ForkingWorker(Endpoint):
+    def predict(self, prepared):
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        self.context.notify("child", str(child))
+        time.sleep(0.1)
+        os._exit(3)
+"""
+
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnlinePlatform]:
@@ -44,10 +59,12 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnlinePlatfor
         "echo": {"ENGINE": "echo", "NR_WORKERS": 2},
         "environment": {"NR_WORKERS": 1},
         "stubborn": {"NR_WORKERS": 1, "DEADLINE_SECONDS": 0.5},
+        "forking": {"NR_WORKERS": 1},
     }
     platform = OnlinePlatform(tmp_path_factory.mktemp("supervisor"), endpoints, silence_seconds=SILENCE)
     platform.write_module("environment", ENVIRONMENT)
     platform.write_module("stubborn", STUBBORN)
+    platform.write_module("forking", FORKING)
     with platform:
         platform.wait_workers("echo", 2)
         yield platform
@@ -92,6 +109,22 @@ def test_a_worker_that_sits_on_a_call_past_its_deadline_is_replaced(platform: On
     eventually(lambda: pids(platform, "stubborn").isdisjoint({before}), 30)
     platform.wait_workers("stubborn", 1)
     assert call(platform, "stubborn").json()["ok"] is True
+
+
+def test_a_dead_worker_is_noticed_at_once_although_what_it_forked_holds_its_connection(
+    platform: OnlinePlatform,
+) -> None:
+    answer = call(platform, "forking")
+
+    assert answer.status_code == 502
+    assert "its process has ended" in answer.json()["ERROR"]
+    (told,) = platform.http.post("/notifications", json={"SIGNATURE": "forking"}).json()["GENERAL"]
+    eventually(lambda: not psutil.pid_exists(int(told["NOTIF"])) or has_ended(int(told["NOTIF"])))
+
+
+def has_ended(pid: int) -> bool:
+    """Also where nobody has collected its status yet."""
+    return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_workers_are_added_and_taken_away_while_it_runs(platform: OnlinePlatform) -> None:
