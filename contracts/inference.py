@@ -19,28 +19,33 @@ number.
     └── SwapFailed                a new generation was not accepted; ``report`` says what each worker met
 """
 
+from struct import calcsize
 from typing import Any
 
 import msgspec
 
 from contracts.errors import InvalidRequest, NotFound, PlatformError, Unavailable
 
-ITEM_BYTES = {
-    "BOOL": 1,
-    "UINT8": 1,
-    "UINT16": 2,
-    "UINT32": 4,
-    "UINT64": 8,
-    "INT8": 1,
-    "INT16": 2,
-    "INT32": 4,
-    "INT64": 8,
-    "FP16": 2,
-    "FP32": 4,
-    "FP64": 8,
+ITEM_FORMATS = {
+    "BOOL": "<?",
+    "UINT8": "<B",
+    "UINT16": "<H",
+    "UINT32": "<I",
+    "UINT64": "<Q",
+    "INT8": "<b",
+    "INT16": "<h",
+    "INT32": "<i",
+    "INT64": "<q",
+    "FP16": "<e",
+    "FP32": "<f",
+    "FP64": "<d",
 }
-"""Bytes of one element, by datatype; BYTES has no fixed size."""
+"""How one element lies in a tensor's bytes, by datatype, in the words of :mod:`struct` and numpy; BYTES has none."""
+ITEM_BYTES = {datatype: calcsize(format_) for datatype, format_ in ITEM_FORMATS.items()}
+"""Bytes of one element, by datatype."""
 BYTES = "BYTES"
+LENGTH_BYTES = 4
+"""Before each element of BYTES."""
 
 ENDPOINT_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 MODELHOST_POOL = "modelhost"

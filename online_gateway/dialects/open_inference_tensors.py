@@ -6,53 +6,68 @@ stands for the bytes of a model's only input without any JSON.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import msgspec
 
-from contracts.inference import BYTES, ITEM_BYTES, InferResult, InvalidInput, Tensor, TensorSpec
-from online_gateway.dialects.tensor_json import array_of, bytes_of, check_bytes, check_shape, values_of
+from contracts.inference import BYTES, ITEM_BYTES, LENGTH_BYTES, InferResult, InvalidInput, Tensor, TensorSpec
+from online_gateway.dialects.tensor_json import array_of, bytes_of, check_bytes, check_shape, few_bytes, values_of
 
 HEADER_LENGTH = b"inference-header-content-length"
 
 _Length = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 _NOTHING = msgspec.Raw(b"")
 _MOST_DIGITS = 18
-_SHARED_MEMORY = "shared_memory_region"
+
+
+class _InputParameters(msgspec.Struct, frozen=True):
+    binary_data_size: _Length | None = None
+    shared_memory_region: Any = None
 
 
 class _Input(msgspec.Struct):
     name: str
     datatype: str
     shape: list[_Length]
-    parameters: dict[str, Any] = {}
+    parameters: _InputParameters = _InputParameters()
     data: msgspec.Raw = _NOTHING
+
+
+class _OutputParameters(msgspec.Struct, frozen=True):
+    binary_data: bool | None = None
+    classification: Any = None
+    shared_memory_region: Any = None
 
 
 class _Output(msgspec.Struct):
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: _OutputParameters = _OutputParameters()
+
+
+class _Parameters(msgspec.Struct, frozen=True):
+    binary_data_output: bool = False
+    timeout: _Length = 0
+    """Microseconds; 0 stands for the endpoint's own deadline."""
+    sequence_id: Any = None
 
 
 class _Document(msgspec.Struct):
     inputs: list[_Input]
     outputs: list[_Output] | None = None
     id: str = ""
-    parameters: dict[str, Any] = {}
+    parameters: _Parameters = _Parameters()
 
 
 _decode = msgspec.json.Decoder(_Document).decode
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True)
-class InferRequest:
+class InferRequest(msgspec.Struct, frozen=True):
     """What a client asks."""
 
     tensors: list[Tensor]
     id: str = ""
-    outputs: Mapping[str, bool] = field(default_factory=dict)
+    outputs: Mapping[str, bool] = {}
     """The wanted outputs, and whether each is wanted in binary; empty: all."""
     is_binary: bool = False
     """Whether outputs are wanted in binary where none are named."""
@@ -87,16 +102,15 @@ def _read_document(text: memoryview, binary: memoryview) -> InferRequest:
         raise InvalidInput(f"The request is no inference request: {error}.") from error
     except RecursionError as error:
         raise InvalidInput("The request is no inference request: its brackets are too deep.") from error
-    parameters = document.parameters
-    if parameters.get("sequence_id"):
+    asked = document.parameters
+    if asked.sequence_id:
         raise InvalidInput("Sequences are not supported here: leave 'sequence_id' out.")
-    is_binary = _flag(parameters, "binary_data_output", default=False)
     return InferRequest(
         tensors=_read_tensors(document.inputs, binary),
         id=document.id,
-        outputs={output.name: _wants_binary(output, is_binary) for output in document.outputs or ()},
-        is_binary=is_binary,
-        budget_seconds=_budget(parameters),
+        outputs={one.name: _wants_binary(one, asked.binary_data_output) for one in document.outputs or ()},
+        is_binary=asked.binary_data_output,
+        budget_seconds=asked.timeout / 1e6 if asked.timeout else None,
     )
 
 
@@ -104,10 +118,11 @@ def _read_tensors(inputs: Sequence[_Input], binary: memoryview) -> list[Tensor]:
     tensors, start = [], 0
     for given in inputs:
         elements = check_shape(given.name, given.datatype, given.shape)
-        if _SHARED_MEMORY in given.parameters:
+        if given.parameters.shared_memory_region is not None:
             raise InvalidInput(f"{given.name!r}: shared memory is not supported; send the data.")
-        if "binary_data_size" in given.parameters:
-            data = _take(given, binary[start:])
+        size = given.parameters.binary_data_size
+        if size is not None:
+            data = _take(given, size, binary[start:])
             start += len(data)
             check_bytes(given.name, given.datatype, elements, data)
         else:
@@ -115,16 +130,12 @@ def _read_tensors(inputs: Sequence[_Input], binary: memoryview) -> list[Tensor]:
         tensors.append(Tensor(given.name, given.datatype, given.shape, data))
     if start != len(binary):
         raise InvalidInput(f"Behind the JSON stand {len(binary)} bytes; the inputs' 'binary_data_size' make {start}.")
-    names = [tensor.name for tensor in tensors]
-    if len(set(names)) != len(names):
-        raise InvalidInput(f"An input is there twice: {', '.join(names)}.")
+    if len({tensor.name for tensor in tensors}) != len(tensors):
+        raise InvalidInput(f"An input is there twice: {', '.join(tensor.name for tensor in tensors)}.")
     return tensors
 
 
-def _take(given: _Input, binary: memoryview) -> bytes:
-    size = given.parameters["binary_data_size"]
-    if type(size) is not int or size < 0:
-        raise InvalidInput(f"{given.name!r}: 'binary_data_size' must be a number of bytes.")
+def _take(given: _Input, size: int, binary: memoryview) -> bytes:
     if size > len(binary):
         raise InvalidInput(
             f"{given.name!r} should have {size} bytes behind the JSON; {len(binary)} are left. Does "
@@ -136,6 +147,9 @@ def _take(given: _Input, binary: memoryview) -> bytes:
 def _from_json(given: _Input, elements: int) -> bytes:
     if given.data is _NOTHING:
         raise InvalidInput(f"{given.name!r} has neither 'data' nor 'binary_data_size'.")
+    few = few_bytes(given.datatype, elements, given.data)
+    if few is not None:
+        return few
     array = array_of(given.name, given.datatype, memoryview(given.data))
     is_nested = array.ndim > 1 and array.size > 0
     if array.size != elements or (is_nested and list(array.shape) != given.shape):
@@ -149,7 +163,7 @@ def _bare_tensor(body: bytes, inputs: Sequence[TensorSpec]) -> Tensor:
     spec = inputs[0]
     check_shape(spec.name, spec.datatype, ())
     if spec.datatype == BYTES:
-        element = len(body).to_bytes(4, "little") + body
+        element = len(body).to_bytes(LENGTH_BYTES, "little") + body
         return Tensor(spec.name, BYTES, [1] * len(spec.shape), element)
     if spec.shape.count(-1) > 1:
         raise InvalidInput(f"{spec.name!r} has the shape {list(spec.shape)}: say in JSON which the bytes have.")
@@ -162,28 +176,14 @@ def _bare_tensor(body: bytes, inputs: Sequence[TensorSpec]) -> Tensor:
 
 
 def _wants_binary(output: _Output, default: bool) -> bool:
-    if output.parameters.get("classification"):
+    asked = output.parameters
+    if asked.classification:
         raise InvalidInput(
             f"{output.name!r}: the classification extension is not supported; ask for the tensor itself."
         )
-    if _SHARED_MEMORY in output.parameters:
+    if asked.shared_memory_region is not None:
         raise InvalidInput(f"{output.name!r}: shared memory is not supported; take the data from the answer.")
-    return _flag(output.parameters, "binary_data", default=default)
-
-
-def _flag(parameters: Mapping[str, Any], name: str, *, default: bool) -> bool:
-    value = parameters.get(name, default)
-    if not isinstance(value, bool):
-        raise InvalidInput(f"The parameter {name!r} must be true or false.")
-    return value
-
-
-def _budget(parameters: Mapping[str, Any]) -> float | None:
-    """The seconds of ``timeout``, which is in microseconds; 0 stands for the endpoint's own."""
-    timeout = parameters.get("timeout", 0)
-    if type(timeout) is not int or timeout < 0:
-        raise InvalidInput("The parameter 'timeout' must be a number of microseconds.")
-    return timeout / 1e6 if timeout else None
+    return default if asked.binary_data is None else asked.binary_data
 
 
 def write_answer(model: str, request: InferRequest, result: InferResult) -> tuple[bytes, int | None]:

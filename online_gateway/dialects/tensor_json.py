@@ -3,8 +3,8 @@
 JSON has no NaN and no infinity: they are written as ``null``, and are not taken.
 """
 
-import math
 import re
+import struct
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -12,25 +12,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from contracts.inference import BYTES, ITEM_BYTES, InvalidInput
+from contracts.inference import BYTES, ITEM_BYTES, ITEM_FORMATS, LENGTH_BYTES, InvalidInput
 
-DTYPES: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype("?"),
-    "UINT8": np.dtype("u1"),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "INT8": np.dtype("i1"),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-}
+DTYPES = {datatype: np.dtype(format_) for datatype, format_ in ITEM_FORMATS.items()}
 MOST_DIMENSIONS = 32
 _MOST_ELEMENTS = 2**40
-_LENGTH_BYTES = 4
 _OPENING = re.compile(rb"[\[\s]*")
 
 _KIND: dict[str, tuple[type, str]] = {
@@ -39,6 +25,13 @@ _KIND: dict[str, tuple[type, str]] = {
     **dict.fromkeys(("FP16", "FP32", "FP64"), (float, "numbers")),
 }
 _INTEGERS: tuple[type, str] = (int, "whole numbers")
+
+_FEW = 64
+"""Elements; for so many the calls into numpy take longer than the work in them."""
+_ROWS = {
+    datatype: (msgspec.json.Decoder(list[_KIND.get(datatype, _INTEGERS)[0]]).decode, format_[1:])  # type: ignore[misc]
+    for datatype, format_ in ITEM_FORMATS.items()
+}
 
 
 def check_shape(name: str, datatype: str, shape: Sequence[int]) -> int:
@@ -54,9 +47,13 @@ def check_shape(name: str, datatype: str, shape: Sequence[int]) -> int:
         raise InvalidInput(f"{name!r} has the datatype {datatype!r}; there are {known}.")
     if len(shape) > MOST_DIMENSIONS:
         raise InvalidInput(f"{name!r} has {len(shape)} dimensions; {MOST_DIMENSIONS} are the most.")
-    if any(length < 0 for length in shape) or math.prod(max(length, 1) for length in shape) > _MOST_ELEMENTS:
-        raise InvalidInput(f"{name!r} cannot have the shape {list(shape)}.")
-    return math.prod(shape)
+    elements = room = 1
+    for length in shape:
+        elements *= length
+        room *= length or 1  # a length of zero makes no other one possible
+        if length < 0 or room > _MOST_ELEMENTS:
+            raise InvalidInput(f"{name!r} cannot have the shape {list(shape)}.")
+    return elements
 
 
 def check_bytes(name: str, datatype: str, elements: int, data: bytes | memoryview) -> None:
@@ -77,6 +74,20 @@ def check_bytes(name: str, datatype: str, elements: int, data: bytes | memoryvie
     found = len(_elements(name, data))
     if found != elements:
         raise InvalidInput(f"{name!r} holds {found} elements; its shape has {elements}.")
+
+
+def few_bytes(datatype: str, elements: int, raw: bytes | msgspec.Raw) -> bytes | None:
+    """The bytes of a tensor of few numbers that a JSON text says in one row.
+
+    None: it is another one, or a wrong one, which :func:`array_of` reads.
+    """
+    if elements > _FEW or datatype == BYTES:
+        return None
+    decode, code = _ROWS[datatype]
+    try:
+        return struct.pack(f"<{elements}{code}", *decode(raw))
+    except (msgspec.MsgspecError, struct.error, OverflowError):
+        return None
 
 
 def array_of(name: str, datatype: str, raw: bytes | memoryview) -> np.ndarray[Any, Any]:
@@ -124,7 +135,7 @@ def bytes_of(array: np.ndarray[Any, Any]) -> bytes:
     pieces = []
     for text in array.ravel():
         element = text.encode()
-        pieces += [len(element).to_bytes(_LENGTH_BYTES, "little"), element]
+        pieces += [len(element).to_bytes(LENGTH_BYTES, "little"), element]
     return b"".join(pieces)
 
 
@@ -148,12 +159,10 @@ def values_of(name: str, datatype: str, data: bytes) -> list[Any]:
 def _elements(name: str, data: bytes | memoryview) -> list[memoryview]:
     view, start, found = memoryview(data), 0, []
     while start < len(view):
-        end = start + _LENGTH_BYTES
+        end = start + LENGTH_BYTES
         length = int.from_bytes(view[start:end], "little")
         start = end + length
         if end > len(view) or start > len(view):
-            raise InvalidInput(
-                f"{name!r} ends amid an element; each stands behind its length in {_LENGTH_BYTES} bytes."
-            )
+            raise InvalidInput(f"{name!r} ends amid an element; each stands behind its length in {LENGTH_BYTES} bytes.")
         found.append(view[end:start])
     return found

@@ -7,30 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.inference import BYTES, InvalidInput, Tensor, TensorSpec
+from contracts.inference import BYTES, ITEM_FORMATS, LENGTH_BYTES, InvalidInput, Tensor, TensorSpec
 
 Array = NDArray[Any]
 
-DTYPES: Mapping[str, np.dtype[Any]] = {
-    name: np.dtype(code)
-    for name, code in {
-        "BOOL": "?",
-        "UINT8": "<u1",
-        "UINT16": "<u2",
-        "UINT32": "<u4",
-        "UINT64": "<u8",
-        "INT8": "<i1",
-        "INT16": "<i2",
-        "INT32": "<i4",
-        "INT64": "<i8",
-        "FP16": "<f2",
-        "FP32": "<f4",
-        "FP64": "<f8",
-    }.items()
-}
+DTYPES: Mapping[str, np.dtype[Any]] = {name: np.dtype(format_) for name, format_ in ITEM_FORMATS.items()}
 """How the elements lie in a tensor's bytes, by datatype; BYTES has no fixed size."""
 _DATATYPES = {(dtype.kind, dtype.itemsize): name for name, dtype in DTYPES.items()}
-_LENGTH_BYTES = 4
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
@@ -161,7 +144,7 @@ def _elements(tensor: Tensor) -> Array:
     """The elements of a BYTES tensor, each of which stands behind its length."""
     data, found, start = tensor.data, [], 0
     while start < len(data):
-        begin = start + _LENGTH_BYTES
+        begin = start + LENGTH_BYTES
         start = begin + int.from_bytes(data[start:begin], "little")
         if begin > len(data) or start > len(data):
             raise InvalidInput(f"Tensor '{tensor.name}' ends within an element; each one stands behind its length.")
@@ -182,7 +165,7 @@ def _with_length(name: str, element: Any) -> bytes:
         raise TypeError(
             f"Tensor '{name}' has an element of type {type(element).__name__}; strings and bytes can be sent."
         )
-    return len(data).to_bytes(_LENGTH_BYTES, "little") + data
+    return len(data).to_bytes(LENGTH_BYTES, "little") + data
 
 
 def _fits(shape: Sequence[int], expected: Sequence[int]) -> bool:

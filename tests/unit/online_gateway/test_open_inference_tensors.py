@@ -147,7 +147,7 @@ def test_an_input_of_any_json_is_read_or_refused_as_wrong_input(fields: dict[str
         ({"shape": [2**40, 2**40, 0], "data": []}, "cannot have the shape"),
         ({"shape": [1] * 33, "data": [1]}, "33 dimensions"),
         ({"parameters": {"shared_memory_region": "r"}}, "shared memory"),
-        ({"parameters": {"binary_data_size": -1}}, "number of bytes"),
+        ({"parameters": {"binary_data_size": -1}}, "binary_data_size"),
         ({"parameters": {"binary_data_size": 8}}, "Inference-Header-Content-Length"),
     ],
 )
@@ -189,10 +189,10 @@ def test_brackets_without_end_are_refused() -> None:
     ("parameters", "said"),
     [
         ({"sequence_id": 7}, "Sequences"),
-        ({"binary_data_output": "yes"}, "true or false"),
-        ({"timeout": "1"}, "microseconds"),
-        ({"timeout": -1}, "microseconds"),
-        ({"timeout": True}, "microseconds"),
+        ({"binary_data_output": "yes"}, "binary_data_output"),
+        ({"timeout": "1"}, "timeout"),
+        ({"timeout": -1}, "timeout"),
+        ({"timeout": True}, "timeout"),
     ],
 )
 def test_a_parameter_that_cannot_be_followed_is_refused(parameters: dict[str, Any], said: str) -> None:
