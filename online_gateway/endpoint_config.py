@@ -177,9 +177,14 @@ def gateway_file(data: Mapping[str, Any], folder: Path) -> GatewayFile:
     entries = data.get("CONFIG_ENDPOINTS", {})
     if not isinstance(entries, Mapping):
         raise InvalidRequest("CONFIG_ENDPOINTS must be an object: endpoint names and their settings.")
+    if POOL_ECHO in entries:
+        raise InvalidRequest(f"CONFIG_ENDPOINTS.{POOL_ECHO}: the name is the gateway's own; choose another one.")
+    default = data.get("DEFAULT_SERVER")
+    if not isinstance(default, str | None):
+        raise InvalidRequest("DEFAULT_SERVER must be the name of an endpoint.")
     return GatewayFile(
         server_name=str(data.get("SERVER_NAME") or GatewayFile.model_fields["server_name"].default),
-        default_server=data.get("DEFAULT_SERVER"),
+        default_server=default,
         waits_at_startup=not data.get("NO_STARTUP_WAIT", False),
         endpoints=tuple(endpoint_config(name, entry) for name, entry in entries.items()),
         folder=folder,
@@ -198,7 +203,7 @@ def read_gateway_file(path: Path) -> GatewayFile:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also numbers and brackets beyond what Python reads
         raise InvalidRequest(f"{path} is not JSON: {error}.") from error
     if not isinstance(data, dict):
         raise InvalidRequest(f"{path} must hold an object with CONFIG_ENDPOINTS.")

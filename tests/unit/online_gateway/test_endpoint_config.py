@@ -34,13 +34,23 @@ def test_names_that_do_not_fit_into_a_path_are_refused(name: str) -> None:
         endpoint_config(name, {})
 
 
-@pytest.mark.parametrize("data", [{"CONFIG_ENDPOINTS": []}, {"CONFIG_ENDPOINTS": {"a": 1}}])
-def test_a_file_of_another_shape_is_refused(data: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="must be an object"):
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ({"CONFIG_ENDPOINTS": []}, "must be an object"),
+        ({"CONFIG_ENDPOINTS": {"a": 1}}, "must be an object"),
+        ({"CONFIG_ENDPOINTS": {"modelhost.echo": {}}}, "the gateway's own"),
+        ({"DEFAULT_SERVER": 5}, "DEFAULT_SERVER must be the name"),
+    ],
+)
+def test_a_file_of_another_shape_is_refused(data: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=reason):
         gateway_file(data, tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "\xff", '{"A": ' + "9" * 5000 + "}", '{"A": ' + "[" * 3000 + "]" * 3000 + "}"]
+)
 def test_what_is_no_such_file_is_refused_by_its_name(text: str, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(text, encoding="latin-1")
