@@ -60,10 +60,19 @@ class Access:
         raise Unauthorized("Send the gateway's admin token: 'Authorization: Bearer TOKEN'.")
 
     @staticmethod
-    def is_local_peer(scope: Scope) -> bool:
-        """Whether the connection comes from this machine itself."""
-        client = scope.get("client")
-        return client is None or is_loopback(client[0])
+    def require_own_machine(scope: Scope) -> None:
+        """What support processes post.
+
+        Raises
+        ------
+        Forbidden
+            The connection comes from another machine, or a web page is calling.
+        """
+        client, server = scope.get("client"), scope.get("server")
+        is_own = client is None or is_loopback(client[0]) or (server is not None and client[0] == server[0])
+        if not is_own:
+            raise Forbidden("Only processes of the gateway's own machine may post here.")
+        _refuse_foreign_pages(scope)
 
     def _is_token(self, given: bytes) -> bool:
         is_bearer = given[: len(_BEARER)].lower() == _BEARER
@@ -71,11 +80,16 @@ class Access:
 
 
 def _refuse_web_pages(scope: Scope) -> None:
-    origin, host = _header(scope, b"origin"), _header(scope, b"host")
-    if origin is not None and not _names_this_machine(origin.decode("latin-1")):
-        raise Forbidden("Web pages of other hosts may not change what is served here.")
+    _refuse_foreign_pages(scope)
+    host = _header(scope, b"host")
     if host is not None and not _names_this_machine(f"//{host.decode('latin-1')}"):
         raise Forbidden("Call this gateway by a loopback address, such as 127.0.0.1, or send its admin token.")
+
+
+def _refuse_foreign_pages(scope: Scope) -> None:
+    origin = _header(scope, b"origin")
+    if origin is not None and not _names_this_machine(origin.decode("latin-1")):
+        raise Forbidden("Web pages of other hosts may not change what is served here.")
 
 
 def _names_this_machine(address: str) -> bool:

@@ -17,6 +17,7 @@ from service_kit.http_app import RETRY_AFTER_SECONDS
 from service_kit.lifecycle import Departure
 
 _KEEPS_NOBODY_WAITING = {"ready", "disabled", "empty"}
+_LATER = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 
 
 def health_router(overview: Overview, supports: SupportProcesses, departure: Departure) -> APIRouter:
@@ -30,7 +31,7 @@ def health_router(overview: Overview, supports: SupportProcesses, departure: Dep
     @router.get(HEALTH_READY, summary="Each endpoint with its state; 503 unless all of them can be called")
     async def ready() -> JSONResponse:
         if departure.has_begun:
-            return JSONResponse({"status": "leaving", "endpoints": {}}, 503)
+            return JSONResponse({"status": "leaving", "endpoints": {}}, 503, _LATER)
         endpoints = overview.all()
         is_ready = all(info.state in _KEEPS_NOBODY_WAITING for info in endpoints)
         body: dict[str, Any] = {
@@ -39,8 +40,7 @@ def health_router(overview: Overview, supports: SupportProcesses, departure: Dep
         }
         if states := supports.states():
             body["support_processes"] = states
-        headers = {} if is_ready else {"Retry-After": str(RETRY_AFTER_SECONDS)}
-        return JSONResponse(body, 200 if is_ready else 503, headers)
+        return JSONResponse(body, 200) if is_ready else JSONResponse(body, 503, _LATER)
 
     return router
 

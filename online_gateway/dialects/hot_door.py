@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from online_gateway.dialects.base import ClientGone, HotHandler, HotRequest, Reply
+from online_gateway.dialects.errors import RETRY_LATER
 from online_gateway.dialects.routes import Routes
 
 _STOPPED = Reply(
-    503, b'{"detail":"The gateway was stopped, and did not wait longer for this call.","code":"unavailable"}'
+    503,
+    b'{"detail":"The gateway was stopped, and did not wait longer for this call.","code":"unavailable"}',
+    headers=RETRY_LATER,
 )
 
 

@@ -15,7 +15,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import Scope
 
-from contracts.errors import Conflict, Forbidden, InvalidRequest, PlatformError
+from contracts.errors import Conflict, InvalidRequest, PlatformError
 from contracts.inference import EndpointNotReady, InferCall, ModelFailed, UnknownEndpoint
 from contracts.worker_protocol import Notification
 from online_gateway.dialects.base import DialectServices, Headers, HotRequest, Reply
@@ -30,6 +30,7 @@ _BYTES_PER_GB = 2**30
 _MEMORY_INFO = "Memory Size is in GB. Total and avail mem may be reported inconsistently in containers."
 _TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 _MAX_CONTROL_BYTES = 2**20
+_MOST_DIGITS = 9
 _FORM = b"application/x-www-form-urlencoded"
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -174,7 +175,7 @@ class SignatureRun:
         """Keep NR_WORKERS workers for SIGNATURE from now on. Needs the admin's rights."""
         self._access.require_admin(scope)
         name, number = _signature(document), str(document.get("NR_WORKERS", ""))
-        if not (number.isascii() and number.isdigit()):
+        if not (number.isascii() and number.isdigit() and len(number) <= _MOST_DIGITS):
             raise InvalidRequest("NR_WORKERS must be a number of workers, such as 2.")
         await self._control.resize(name, int(number))
         return self._reply({"MESSAGE": "OK."})
@@ -189,8 +190,7 @@ class SignatureRun:
 
     async def _support_update_status(self, document: Document, scope: Scope) -> Reply:
         """Where support processes of this machine post their figures; the system's status shows them."""
-        if not self._access.is_local_peer(scope):
-            raise Forbidden("Only the support processes of the gateway's own machine may post here.")
+        self._access.require_own_machine(scope)
         name = _signature(document)
         self._control.add_support_status(name, {key: value for key, value in document.items() if key != SIGNATURE})
         return self._reply({"MESSAGE": "OK."})

@@ -60,7 +60,8 @@ def test_it_is_not_ready_and_still_answers_while_it_leaves(tmp_path: Path) -> No
 
         eventually(lambda: platform.readiness().get("status") == "leaving")
 
-        assert platform.http.get("/health/ready").status_code == 503
+        unready = platform.http.get("/health/ready")
+        assert (unready.status_code, unready.headers["retry-after"]) == (503, "2")
         assert call(platform, 0).status_code == 200
         assert platform.http.get("/health/live").status_code == 200
 
@@ -76,6 +77,7 @@ def test_a_call_that_takes_too_long_does_not_hold_up_the_end(tmp_path: Path) -> 
         assert time.monotonic() - began < 20
         assert platform.workers() == []
         assert endless.result().status_code == 503
+        assert endless.result().headers["retry-after"] == "2"
         assert "stopped" in endless.result().json()["detail"]
 
 

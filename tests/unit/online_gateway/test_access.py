@@ -98,6 +98,12 @@ def test_public_changes_open_uploads_and_not_the_administration() -> None:
         door.require_admin(scope(peer="192.0.2.7"))
 
 
-@pytest.mark.parametrize(("peer", "is_local"), [("127.0.0.1", True), ("::1", True), (None, True), ("192.0.2.7", False)])
-def test_a_local_peer_is_one_of_this_machine(peer: str | None, is_local: bool) -> None:
-    assert Access.is_local_peer(scope(peer)) is is_local
+@pytest.mark.parametrize("peer", ["127.0.0.1", "::1", None, "192.0.2.2"])
+def test_a_process_of_this_machine_may_post_its_figures(peer: str | None) -> None:
+    Access.require_own_machine({**scope(peer, host="192.0.2.2:5002"), "server": ("192.0.2.2", 5002)})
+
+
+def test_another_machine_may_not_post_figures_nor_a_web_page_on_this_one() -> None:
+    for caller in (scope("192.0.2.7"), scope("127.0.0.1", origin="http://evil.example")):
+        with pytest.raises(Forbidden):
+            Access.require_own_machine({**caller, "server": ("192.0.2.2", 5002)})
