@@ -4,6 +4,11 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from contracts.errors import PlatformError
+from service_kit.logging import get_logger
+
+log = get_logger(__name__)
+
 T = TypeVar("T")
 
 
@@ -29,5 +34,5 @@ class Background:
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # else the event loop would complain where nobody awaits it
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, PlatformError):
+            log.error("background_task_failed", exc_info=error)  # a bug; nobody may be waiting for it

@@ -21,6 +21,7 @@ from service_kit.http_app import create_app as create_http_app
 from service_kit.lifecycle import Departure
 from service_kit.settings import WRONG_CONFIGURATION, end_misconfigured, load
 
+_CRASHED = 1
 _YOUNG_OBJECTS = 10_000
 """New objects between two collections."""
 _WELCOME = "Endpoints that stay in memory, answered in one request, in the wire formats that their users come from."
@@ -103,6 +104,8 @@ def run(
     finally:
         if app.trouble is not None:
             _end(app.trouble)
+    if wiring.has_failed:
+        raise SystemExit(_CRASHED)
 
 
 def _file(settings: OnlineGatewaySettings) -> GatewayFile:

@@ -1,7 +1,6 @@
 """Puts the gateway together, and starts and stops its parts in order."""
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -54,6 +53,8 @@ class Wiring:
         """
         data_dir = settings.data_dir.resolve()
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.has_failed = False
+        """Whether it ended because a part of it did, which is a bug."""
         self._settings = settings
         self._request_shutdown = request_shutdown
         self._place = Place.take(data_dir)
@@ -150,9 +151,9 @@ class Wiring:
             stack.push_async_callback(self._local_workers.stop)
             await self._local_workers.adopt()
             await self._serving.open_all()
-            self._local_workers.start()
+            self._watch(self._local_workers.start())
             stack.push_async_callback(self.supports.stop)
-            await self.supports.start()
+            self._watch(*await self.supports.start())
             log.info("online_gateway_starts", address=self._address, worker_address=worker_address)
             yield
 
@@ -185,17 +186,21 @@ class Wiring:
     async def _background(self, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         """Have it run meanwhile; should it fail, which is a bug, the gateway ends, and who runs it starts it again."""
         task = asyncio.create_task(work)
-        task.add_done_callback(self._ended)
+        self._watch(task)
         try:
             yield
         finally:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])
+
+    def _watch(self, *tasks: "asyncio.Task[None]") -> None:
+        for task in tasks:
+            task.add_done_callback(self._ended)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.critical("background_task_failed", exc_info=error)
+            self.has_failed = True
             self._request_shutdown()
 
 

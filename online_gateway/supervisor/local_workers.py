@@ -152,9 +152,10 @@ class LocalWorkers:
             slots.append(free)
         return free
 
-    def start(self) -> None:
-        """Act from now on."""
+    def start(self) -> "asyncio.Task[None]":
+        """Act from now on, in a task that ends when everything is stopped."""
         self._task = asyncio.create_task(self._run())
+        return self._task
 
     async def _run(self) -> None:
         while not self._is_stopping:
@@ -177,7 +178,7 @@ class LocalWorkers:
         self._is_stopping = True
         self.wake()
         if self._task is not None:
-            await self._task
+            await asyncio.wait([self._task])
         for slot in self._all():
             slot.is_wanted = False
         deadline = Deadline(self._settings.drain + timedelta(seconds=_KILLED_SECONDS))

@@ -53,10 +53,11 @@ class SupportProcesses:
         self._starting = asyncio.Lock()
         self._stopping = asyncio.Event()
 
-    async def start(self) -> None:
-        """Start them all, after the end of those that a killed gateway left."""
+    async def start(self) -> "list[asyncio.Task[None]]":
+        """Start them all, after the end of those that a killed gateway left; the tasks end when they are stopped."""
         await asyncio.to_thread(_end_leftovers, self._records_file)
         self._tasks = [asyncio.create_task(self._keep(support)) for support in self._supports]
+        return self._tasks
 
     def states(self) -> dict[str, str]:
         """``running`` or ``down``, by name."""
@@ -68,7 +69,7 @@ class SupportProcesses:
     async def stop(self) -> None:
         """End them all."""
         self._stopping.set()
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _keep(self, support: _Support) -> None:
         backoff = Backoff(timedelta(milliseconds=200), timedelta(seconds=30))
