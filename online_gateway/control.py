@@ -15,7 +15,7 @@ from contracts.worker_protocol import Notification
 from online_gateway.background import Background
 from online_gateway.endpoint_config import POOL_ECHO, EngineName
 from online_gateway.generations.generations import Generations
-from online_gateway.information import EndpointInfo, MemoryStatus, WorkerInfo
+from online_gateway.information import EndpointInfo, MemoryStatus
 from online_gateway.memory import memory_status
 from online_gateway.notifications import Notifications
 from online_gateway.overview import Overview
@@ -25,8 +25,6 @@ from online_gateway.serving import Serving
 from online_gateway.workers.pools import Pools
 from service_kit.deadline import Deadline
 from service_kit.version import VERSION
-
-__all__ = ["Control", "EndpointInfo", "MemoryStatus", "StagedContent", "WorkerInfo"]
 
 _MOST_WORKERS = 256
 _MOST_SUPPORT_PROCESSES = 256
@@ -54,8 +52,6 @@ class Control:
         request_shutdown: Callable[[], None],
     ) -> None:
         self.server_name = registry.file.server_name
-        self.default_endpoint = registry.file.default_server
-        """The endpoint that the configuration waits for first, where it says one."""
         self._registry = registry
         self._overview = overview
         self._serving = serving
@@ -281,10 +277,10 @@ class Control:
             kept = (await self._repository.entries()).get(name)
             if name not in self._registry:
                 if kept is not None:
-                    await self._serving.open(self._registry.add_kept(name, kept))
+                    await self._open_kept(self._registry.add_kept(name, kept))
                 return
             entry = self._registry.get(name)
-            if entry.is_uploaded and kept is None:
+            if entry.is_uploaded and kept is None and not await self._repository.has(name):
                 self._registry.remove(name)
                 await self._serving.close(entry)
                 return
@@ -336,6 +332,13 @@ class Control:
             raise
         entry.is_pending = False
         return report
+
+    async def _open_kept(self, entry: Entry) -> None:
+        entry.is_pending = True
+        try:
+            await self._serving.open(entry)
+        finally:
+            entry.is_pending = False
 
     async def _install(self, entry: Entry, staged: StagedContent | None, label: str) -> SwapReport:
         kept = entry.as_kept() if entry.is_uploaded else None

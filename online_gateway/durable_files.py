@@ -16,8 +16,8 @@ _LOCK_TIME = timedelta(seconds=10)
 
 
 @contextmanager
-def disk_errors() -> Iterator[None]:
-    """Say what the disk refused in the platform's words.
+def disk_errors(*passed: type[OSError]) -> Iterator[None]:
+    """Say what the disk refused in the platform's words; those that are ``passed`` mean something to the caller.
 
     Raises
     ------
@@ -25,6 +25,8 @@ def disk_errors() -> Iterator[None]:
     """
     try:
         yield
+    except passed:
+        raise
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise StorageFull("The disk that holds the models is full; delete some or tell the operator.") from error

@@ -85,7 +85,7 @@ class Overview:
         if generations.is_unloaded:
             return "disabled", "It was unloaded; load it to have it answer again."
         if generations.accepted is None and _awaits_upload(entry):
-            return "empty", "No file was installed for it yet."
+            return _without_content(entry)
         if not members:
             return self._without_workers(entry)
         return _with_workers(generations, members)
@@ -100,6 +100,12 @@ class Overview:
         command = f"infer worker --endpoint {pool}"
         kind = "model host" if pool == MODELHOST_POOL else "worker"
         return "no_workers", f"No {kind} of it has dialled in; start one: {command}."
+
+
+def _without_content(entry: Entry) -> tuple[EndpointState, str]:
+    if entry.is_uploaded:
+        return "given_up", "Its files in the data folder are spoilt: upload it again, or delete it."
+    return "empty", "No file was installed for it yet."
 
 
 def _with_workers(generations: GenerationsState, members: list[WorkerConnection]) -> tuple[EndpointState, str]:

@@ -51,7 +51,7 @@ class Place:
         OSError
         """
         path = self._folder / _TOKEN_FILE
-        if not path.exists() or path.read_text(encoding="ascii") != token:
+        if not path.exists() or path.read_bytes() != token.encode():
             write_durably(path, token.encode())
         return path
 

@@ -13,10 +13,9 @@ accepted. Whoever joins loads the accepted generation, and tries the one on its 
 import asyncio
 from collections.abc import Iterable
 
-from contracts.errors import PlatformError
+from contracts.errors import PlatformError, Unavailable
 from contracts.inference import EndpointNotReady, SwapFailed, SwapReport, UnknownEndpoint
 from contracts.worker_protocol import Loaded, Unload
-from online_gateway.dataplane.plane import Link
 from online_gateway.generations.generation import (
     Generation,
     Recipe,
@@ -203,11 +202,19 @@ class EndpointGenerations:
         while self._is_changed_elsewhere and not self.is_closed:
             async with self._turn:
                 self._is_changed_elsewhere = False
-                accepted = await self._accepted()
-                if accepted is not None and (self.current is None or accepted.number != self.current.number):
-                    self._is_changed_elsewhere = not await self._take_over(accepted)
+                if not await self._has_followed():  # meanwhile it may have changed again
+                    self._is_changed_elsewhere = True
             if self._is_changed_elsewhere:
                 await asyncio.sleep(backoff.pause().total_seconds())
+
+    async def _has_followed(self) -> bool:
+        try:
+            accepted = await self._accepted()
+        except Unavailable as error:
+            log.warning("generation_not_followed", endpoint=self.name, reason=error.message)
+            return False
+        there = None if self.current is None else self.current.number
+        return accepted is None or accepted.number == there or await self._take_over(accepted)
 
     async def _take_over(self, accepted: Generation) -> bool:
         """Serve it where a worker can, else go on with the one before; whether it is served, or will be."""
@@ -244,13 +251,11 @@ class EndpointGenerations:
             holders.pop(link, None)
         self._mark()
 
-    def forgotten(self, link: Link, generation: int) -> None:
+    def forgotten(self, link: WorkerConnection, generation: int) -> None:
         """It has lost what it had acknowledged: have it loaded again."""
-        for holder in [one for one in self.held.get(generation, ()) if one is link]:
-            del self.held[generation][holder]
-            self._mark()
-            if holder.takes_calls:
-                self._tend(holder)
+        self.held.get(generation, {}).pop(link, None)
+        self._mark()
+        self._tend(link)
 
     def _tend_members(self) -> None:
         for link in self._members():
@@ -332,10 +337,8 @@ class EndpointGenerations:
         return {*self.held, *(() if self.current is None else (self.current.number,))}
 
     def _mark(self) -> None:
-        if self.serving is not None and self.held.get(self.serving.number):
-            self.is_served.set()
-        else:
-            self.is_served.clear()
+        is_held = self.serving is not None and self.held.get(self.serving.number)
+        self.is_served.set() if is_held else self.is_served.clear()
 
     def _members(self) -> list[WorkerConnection]:
         return self._around.pools.members(self.recipe.pool)

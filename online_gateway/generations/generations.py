@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from contracts.inference import SwapReport, TensorSpec, UnknownEndpoint
 from contracts.worker_protocol import Loaded, NeedContent
@@ -220,7 +220,7 @@ class Generations:
     def _forgotten(self, link: Link, endpoint: str, generation: int) -> None:
         one = self._endpoints.get(endpoint)
         if one is not None:
-            one.forgotten(link, generation)
+            one.forgotten(cast("WorkerConnection", link), generation)  # the worker port makes all links
 
     async def _close(self, one: EndpointGenerations) -> None:
         try:

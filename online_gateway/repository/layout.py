@@ -54,19 +54,25 @@ def stamp_of(path: Path) -> Stamp:
     """The file's stamp; empty where it is not there."""
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ()
     return (found.st_ino, found.st_mtime_ns, found.st_size)
 
 
 def read_current(folder: Path) -> Current | None:
-    """What is accepted; None where nothing is, or the file is spoilt, which is logged."""
+    """What is accepted; None where nothing is, or the file is spoilt, which is logged.
+
+    Raises
+    ------
+    OSError
+        It cannot be read now, which says nothing of what it holds.
+    """
     path = folder / "current.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=Current)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, msgspec.MsgspecError) as error:
+    except msgspec.MsgspecError as error:
         log.warning("generation_spoilt", path=str(path), error=str(error))
         return None
 

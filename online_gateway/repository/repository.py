@@ -119,12 +119,27 @@ class Repository:
         await asyncio.to_thread(self._discard, reservation)
 
     async def current(self, endpoint: str) -> tuple[Accepted, Path | None] | None:
-        """The accepted generation and where its content is; None where none was accepted, or its files are spoilt."""
+        """The accepted generation and where its content is; None where none was accepted, or its files are spoilt.
+
+        Raises
+        ------
+        Unavailable
+            The folder cannot be read now.
+        """
         return await asyncio.to_thread(self._current, endpoint)
 
     async def entries(self) -> dict[str, dict[str, Any]]:
-        """The endpoints that uploads made, with their entries."""
+        """The endpoints that uploads made, with their entries.
+
+        Raises
+        ------
+        Unavailable
+        """
         return await asyncio.to_thread(self._entries)
+
+    async def has(self, endpoint: str) -> bool:
+        """Whether something is accepted for it, be it spoilt."""
+        return await asyncio.to_thread((self._endpoints / endpoint / "current.json").exists)
 
     async def keep_entry(self, endpoint: str, entry: Mapping[str, Any]) -> None:
         """Replace the entry of an endpoint that an upload made.
@@ -171,7 +186,7 @@ class Repository:
 
         async with asyncio.TaskGroup() as telling:
             while True:
-                now = await asyncio.to_thread(self._stamps)
+                now = await self._stamps_or(told)
                 for endpoint in sorted((told.keys() | now.keys()) - busy):
                     if told.get(endpoint, ()) != now.get(endpoint, ()):
                         told[endpoint] = now.get(endpoint, ())
@@ -179,6 +194,14 @@ class Repository:
                         telling.create_task(tell(endpoint))
                 told = {endpoint: stamp for endpoint, stamp in told.items() if stamp or endpoint in busy}
                 await asyncio.sleep(every_seconds)
+
+    async def _stamps_or(self, before: dict[str, Stamp]) -> dict[str, Stamp]:
+        """The stamps; those before while they cannot be read: too many files may be open for a moment."""
+        try:
+            return await asyncio.to_thread(self._stamps)
+        except OSError as error:
+            log.warning("repository_not_read", error=str(error))
+            return before
 
     # In threads
 
@@ -247,15 +270,17 @@ class Repository:
     def _current(self, endpoint: str) -> tuple[Accepted, Path | None] | None:
         folder = self._endpoints / endpoint
         for is_last in (*[False] * (_TRIES - 1), True):
-            number = current_number(folder)
+            with disk_errors():
+                number = current_number(folder)
             if number is None:
                 return None
+            generation = folder / str(number)
             try:
-                data = (folder / str(number) / "generation.json").read_bytes()
-                accepted = msgspec.json.decode(data, type=Accepted)
-                content = None if accepted.content_bytes is None else folder / str(number) / "content"
-                size = None if content is None else content.stat().st_size
-            except (OSError, msgspec.MsgspecError) as error:
+                with disk_errors(FileNotFoundError, NotADirectoryError):
+                    accepted = msgspec.json.decode((generation / "generation.json").read_bytes(), type=Accepted)
+                    content = None if accepted.content_bytes is None else generation / "content"
+                    size = None if content is None else content.stat().st_size
+            except (FileNotFoundError, NotADirectoryError, msgspec.MsgspecError) as error:
                 if is_last:  # else another gateway may have gone on to the one after the next
                     log.warning("generation_spoilt", endpoint=endpoint, generation=number, error=str(error))
                 continue
@@ -266,7 +291,8 @@ class Repository:
         return None
 
     def _entries(self) -> dict[str, dict[str, Any]]:
-        read = {folder.name: read_current(folder) for folder in sorted(self._endpoints.iterdir())}
+        with disk_errors():
+            read = {folder.name: read_current(folder) for folder in sorted(self._endpoints.iterdir())}
         return {name: current.entry for name, current in read.items() if current and current.entry is not None}
 
     def _keep_entry(self, endpoint: str, entry: Mapping[str, Any]) -> None:

@@ -59,6 +59,27 @@ def test_an_uploaded_endpoint_is_there_again_after_a_restart_with_its_descriptio
         assert values.status_code == 200, values.text
 
 
+def test_an_upload_whose_file_was_spoilt_keeps_it_from_being_ready_until_it_is_uploaded_again(
+    tmp_path: Path, iris: bytes
+) -> None:
+    with OnlinePlatform(tmp_path, MODEL_HOSTS) as platform:
+        eventually(lambda: host_is_there(platform))
+        assert upload(platform, "mine", iris).status_code == 201
+        platform.terminate()
+        (platform.data_dir / "endpoints" / "mine.onnx" / "1" / "content").write_bytes(iris[:100])
+        (platform.data_dir / "worker_token").write_bytes(b"\xff")
+
+        platform.start_unready()
+        shown = platform.http.get("/health/ready")
+        eventually(lambda: len(platform.events("worker_joined")) == 2)
+        again = upload(platform, "mine", iris)
+
+        assert shown.status_code == 503
+        assert "spoilt" in shown.json()["endpoints"]["mine.onnx"]["reason"]
+        assert again.status_code == 201
+        platform.wait_ready()
+
+
 def test_a_removed_endpoint_is_gone_after_a_restart(tmp_path: Path, iris: bytes) -> None:
     with OnlinePlatform(tmp_path, MODEL_HOSTS) as platform:
         eventually(lambda: host_is_there(platform))
@@ -130,6 +151,27 @@ def ended(folder: Path, **settings: str) -> str:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     return done.stderr
+
+
+BROKEN = """
+from online_gateway.dataplane.plane import DataPlane
+from online_gateway.main import main
+
+DataPlane.sweep = lambda self: 1 / 0
+main()
+"""
+
+
+def test_a_part_that_fails_ends_it_with_a_status_that_says_so(tmp_path: Path) -> None:
+    environment = {**os.environ, "DATA_DIR": str(tmp_path), "WORKER_TOKEN": "a-worker-token-for-tests", "PORT": "0"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 1
+    assert "background_task_failed" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
 
 
 def test_a_taken_worker_port_is_said_and_ends_it(tmp_path: Path) -> None:

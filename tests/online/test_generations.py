@@ -607,6 +607,28 @@ def test_another_gateway_on_the_folder_follows_within_a_second(tmp_path: Path) -
     scenario(play)
 
 
+def test_what_another_gateway_accepts_while_one_follows_it_is_followed_too(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with GatewayCore(tmp_path) as first, GatewayCore(tmp_path, socket="second.sock") as second:
+            for core in (first, second):
+                await core.open()
+            await first.worker("a")
+            slow = await second.worker("b", verdict=never_answers(2))
+            await served(second, 1)
+            await first.install(b"new")
+            await second.generations.follow("vectors")
+            await until(lambda: len(slow.loads) == 2)
+            newest = await first.install(b"newer")
+
+            await second.generations.follow("vectors")
+            slow.verdict = lambda _: ""
+            slow.answer_held()
+
+            await served(second, newest.generation)
+
+    scenario(play)
+
+
 def test_the_slower_of_two_gateways_is_told_that_another_was_faster(tmp_path: Path) -> None:
     async def play() -> None:
         async with GatewayCore(tmp_path) as first, GatewayCore(tmp_path, socket="second.sock") as second:

@@ -100,6 +100,12 @@ class OnlinePlatform:
 
     def start(self) -> None:
         """Start the gateway; returns when it listens, and when it is ready if the platform waits for that."""
+        self.start_unready()
+        if self._waits:
+            self.wait_ready()
+
+    def start_unready(self) -> None:
+        """Start the gateway; returns when it listens."""
         starts = len(self.events("online_gateway_starts"))
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
@@ -114,8 +120,6 @@ class OnlinePlatform:
         assert not self._has_ended(), self.log
         event = self.events("online_gateway_starts")[-1]
         self.worker_port = (event.get("worker_address") or (None, 0))[1]
-        if self._waits:
-            self.wait_ready()
 
     def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}

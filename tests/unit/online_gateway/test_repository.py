@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from contracts.errors import Conflict, Unavailable, UploadTooLarge
 from online_gateway.durable_files import open_locked
@@ -255,6 +256,34 @@ def test_the_watch_tells_what_another_gateway_accepted_changed_or_removed(
         watching.cancel()
 
     run(play())
+
+
+def test_the_watch_outlives_a_folder_that_cannot_be_read_for_a_moment_and_files_that_do_not_belong_there(
+    repository: Repository, tmp_path: Path
+) -> None:
+    async def play() -> None:
+        told: asyncio.Queue[str] = asyncio.Queue()
+        (tmp_path / "endpoints" / "no-folder").write_text("")
+        with capture_logs() as logs:
+            (tmp_path / "endpoints").rename(tmp_path / "away")
+            watching = asyncio.create_task(repository.watch(told.put, every_seconds=0.01))
+            await until(lambda: any(line["event"] == "repository_not_read" for line in logs))
+            (tmp_path / "away").rename(tmp_path / "endpoints")
+
+        await install(Repository(tmp_path, most_bytes=1000), b"x", "")
+
+        assert await asyncio.wait_for(told.get(), 5) == "vectors"
+        watching.cancel()
+
+    run(play())
+
+
+def test_what_cannot_be_read_now_is_not_taken_for_removed(repository: Repository, tmp_path: Path) -> None:
+    (tmp_path / "endpoints" / "vectors" / "current.json").mkdir(parents=True)
+
+    for reading in (repository.entries(), repository.current("vectors")):
+        with pytest.raises(Unavailable):
+            run(reading)
 
 
 def test_an_endpoint_that_takes_long_does_not_hold_up_what_is_told_of_others_and_is_told_of_again(
