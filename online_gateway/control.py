@@ -108,7 +108,7 @@ class Control:
         Raises
         ------
         UnknownEndpoint, InvalidRequest
-            There is none of this name, or the name cannot be one.
+            There is none of this name, or the name cannot be one, or it has another engine than ``create``.
         EndpointNotReady
             No worker is there to try the generation.
         SwapFailed
@@ -310,6 +310,7 @@ class Control:
             if create is not None and name not in self._registry:
                 return await self._create(name, create, staged, label, description or "")
             entry = self._entry(name)
+            self._registry.require_engine(name, create)
             former = entry.description
             entry.description = former if description is None else description
             try:

@@ -133,6 +133,19 @@ class Registry:
         if not self.get(name).is_uploaded:
             raise Conflict(f"{name!r} stands in the gateway's configuration file: take it out there, and start again.")
 
+    def require_engine(self, name: str, engine: EngineName | None) -> None:
+        """Refuse what only holds for endpoints of this engine; None: of any.
+
+        Raises
+        ------
+        UnknownEndpoint
+        InvalidRequest
+            It has another one.
+        """
+        there = self.get(name).config.engine
+        if engine not in {None, there}:
+            raise InvalidRequest(f"{name!r} is an endpoint of the engine {there}; it takes no model of {engine}.")
+
     def remove(self, name: str) -> None:
         """Forget the endpoint.
 

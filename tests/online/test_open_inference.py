@@ -281,6 +281,20 @@ def test_what_cannot_be_loaded_is_refused_in_a_sentence(
     assert "hopeless.onnx" not in index_of(client)
 
 
+def test_an_endpoint_that_is_no_onnx_model_is_loaded_and_unloaded_and_takes_no_file(client: Client) -> None:
+    config = '{"backend": "onnxruntime"}'
+    files = {"file:1/model.onnx": onnx_models.doubling().SerializeToString()}
+
+    client.unload_model("echo")
+    was_ready = client.is_model_ready("echo")
+    client.load_model("echo")
+    status, message = refused(client.load_model, "echo", config=config, files=files)
+
+    assert not was_ready
+    assert client.is_model_ready("echo")
+    assert (status, "engine echo" in message) == ("400", True)
+
+
 def test_an_unknown_model_cannot_be_loaded(client: Client) -> None:
     assert refused(client.load_model, "nothing")[0] == "404"
     assert refused(client.unload_model, "nothing")[0] == "404"
