@@ -21,7 +21,7 @@ The token itself never travels: each side proves with an HMAC over the other's n
 
 import hmac
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -60,8 +60,6 @@ class Hello(msgspec.Struct, tag="hello", array_like=True):
     """The IP addresses of its host."""
     loaded: dict[str, list[str]]
     """Digests of the generations in its memory, by endpoint."""
-    batch_size: int
-    """The most calls that it predicts together."""
     nonce: bytes
     proof: bytes
 
@@ -175,12 +173,14 @@ class Result(msgspec.Struct, tag="ok", array_like=True):
     inference_seconds: float
 
 
+FailureKind = Literal["invalid_input", "model_failed", "not_loaded", "cancelled"]
+
+
 class Failure(msgspec.Struct, tag="no", array_like=True):
     """Why there is no answer to one call."""
 
     id: int
-    kind: str
-    """``invalid_input``, ``model_failed``, ``not_loaded`` or ``cancelled``."""
+    kind: FailureKind
     message: str
     trace: str
 

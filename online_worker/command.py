@@ -30,7 +30,6 @@ import click
     "--provider", "onnx_provider", type=click.Choice(["auto", "cpu", "cuda"]), help="What ONNX models run on."
 )
 @click.option("--worker-id", help="A name of its own; by default one is made at each start.")
-@click.option("--batch-size", type=click.IntRange(1, 1024), help="The most calls that it predicts together.")
 @click.option(
     "--contents",
     "contents_dir",

@@ -44,7 +44,6 @@ class OnlineWorkerSettings(Settings):
     onnx_provider: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="What ONNX models run on; auto: CUDA where there is a card."
     )
-    batch_size: int = Field(default=1024, ge=1, le=1024, description="The most calls that it predicts together.")
     away_seconds: float = Field(
         default=0,
         ge=0,

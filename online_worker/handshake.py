@@ -46,7 +46,6 @@ class Identity:
     host: str
     pid: int
     addresses: list[str]
-    batch_size: int
     token: str
 
 
@@ -107,7 +106,6 @@ def _hello(identity: Identity, loaded: dict[str, list[str]], challenge: bytes, n
         pid=identity.pid,
         addresses=identity.addresses,
         loaded=_most_of(loaded),
-        batch_size=identity.batch_size,
         nonce=nonce,
         proof=worker_proof(identity.token, challenge, nonce, identity.pool, identity.worker_id),
     )

@@ -25,7 +25,7 @@ from contracts.worker_protocol import (
 )
 from online_worker.contents import Arrival, ContentBroken, Contents
 from online_worker.engines.base import LoadedModel
-from online_worker.engines.failures import CANCELLED, MODEL_FAILED, NOT_LOADED, sendable
+from online_worker.engines.failures import sendable
 from online_worker.loader import Loader, Order, Outcome
 from online_worker.memory import resident_bytes
 from online_worker.models import ModelKey
@@ -117,14 +117,14 @@ class Session:
     def answer_skipped(self, ids: list[int]) -> None:
         """Tell that these calls were cancelled before they began."""
         if ids:
-            self.answer([Failure(one, CANCELLED, "It was cancelled before it began.", "") for one in ids])
+            self.answer([Failure(one, "cancelled", "It was cancelled before it began.", "") for one in ids])
 
     def _answer_one(self, result: Result | Failure) -> None:
         try:
             self.stream.send(Results([result]))
         except ProtocolError as error:
             message = f"The endpoint's answer cannot be sent: {sendable(str(error), 1000)}"
-            self.stream.send(Results([Failure(result.id, MODEL_FAILED, message, "")]))
+            self.stream.send(Results([Failure(result.id, "model_failed", message, "")]))
 
     def predict(self, call: Call) -> Result | Failure:
         """Answer one call."""
@@ -267,4 +267,6 @@ def _loaded(place: Place, model: LoadedModel | None = None, message: str = "OK",
 
 
 def _not_loaded(call: Call) -> Failure:
-    return Failure(call.id, NOT_LOADED, f"Generation {call.generation} of '{call.endpoint}' is not in memory here.", "")
+    return Failure(
+        call.id, "not_loaded", f"Generation {call.generation} of '{call.endpoint}' is not in memory here.", ""
+    )

@@ -50,7 +50,6 @@ class Worker:
             host=socket.gethostname(),
             pid=os.getpid(),
             addresses=host_addresses(),
-            batch_size=settings.batch_size,
             token=settings.worker_token.get_secret_value(),
         )
         self._dialers = [Dialer(one, identity, self._loop) for one in gateway_addresses(settings.online_gateway)]

@@ -16,7 +16,7 @@ WATCHED_SECONDS = 0.1
 
 def error_of(failure: Failure) -> PlatformError:
     """What a worker's failure means to the caller."""
-    kind = InvalidInput if failure.kind == InvalidInput.code else ModelFailed
+    kind = InvalidInput if failure.kind == "invalid_input" else ModelFailed
     return kind(failure.message, failure.trace)
 
 

@@ -94,7 +94,6 @@ class WorkerConnection(asyncio.Protocol):
     def __init__(self, port: "PortSide", unproven: "set[WorkerConnection]") -> None:
         self.worker_id = self.pool = self.host = self.peer = ""
         self.pid = self.memory_bytes = 0
-        self.batch_size = 1
         self.addresses: list[str] = []
         self.is_open = self.is_leaving = False
         self._port = port
@@ -251,7 +250,7 @@ class WorkerConnection(asyncio.Protocol):
             self._limit.cancel()
         self._reader.max_frame_bytes = MAX_FRAME_BYTES
         self.worker_id, self.pool, self.host = hello.worker_id, hello.pool, hello.host
-        self.pid, self.addresses, self.batch_size = hello.pid, hello.addresses, max(1, hello.batch_size)
+        self.pid, self.addresses = hello.pid, hello.addresses
         self._port.welcome(self, hello.nonce, self._nonce)
 
     def _misunderstood(self, reason: str) -> None:

@@ -6,11 +6,6 @@ from contextlib import suppress
 from contracts.inference import InvalidInput
 from contracts.worker_protocol import Failure
 
-INVALID_INPUT = "invalid_input"
-MODEL_FAILED = "model_failed"
-NOT_LOADED = "not_loaded"
-CANCELLED = "cancelled"
-
 _MOST_MESSAGE = 4_000
 _MOST_TRACE = 40_000
 """Characters: an exception may quote its whole input, and each failed call carries it."""
@@ -20,8 +15,8 @@ def failure_of(call_id: int, error: BaseException) -> Failure:
     """Why a call has no answer, out of what its model raised."""
     message, trace = told(error)
     if isinstance(error, InvalidInput):
-        return Failure(call_id, INVALID_INPUT, sendable(error.message, _MOST_MESSAGE), trace)
-    return Failure(call_id, MODEL_FAILED, message, trace)
+        return Failure(call_id, "invalid_input", sendable(error.message, _MOST_MESSAGE), trace)
+    return Failure(call_id, "model_failed", message, trace)
 
 
 def told(error: BaseException) -> tuple[str, str]:

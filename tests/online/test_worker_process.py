@@ -184,7 +184,7 @@ def _command(*options: str, **environment: str) -> subprocess.CompletedProcess[b
 def test_the_command_takes_its_token_from_a_file_and_serves(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text(TOKEN + "\n")
-    options = ["--endpoint", "echo", "--token-file", str(token), "--worker-id", "mine", "--batch-size", "8"]
+    options = ["--endpoint", "echo", "--token-file", str(token), "--worker-id", "mine"]
     environment = {name: value for name, value in worker_environment("").items() if name in {"PATH", "HOME"}}
     with (
         scripted_gateway() as gateway,
@@ -202,7 +202,7 @@ def test_the_command_takes_its_token_from_a_file_and_serves(tmp_path: Path) -> N
         line.close()
         process.communicate(timeout=20)
 
-    assert (hello.pool, hello.worker_id, hello.batch_size) == ("echo", "mine", 8)
+    assert (hello.pool, hello.worker_id) == ("echo", "mine")
     assert loaded.ok
     assert process.returncode == 0
 

@@ -51,12 +51,12 @@ def _count(folder: Path, what: str) -> int:
 
 
 def test_a_worker_introduces_itself_and_says_what_it_serves(tmp_path: Path) -> None:
-    with scripted_gateway() as gateway, running_worker(gateway.address, worker_id="w-1", batch_size=16):
+    with scripted_gateway() as gateway, running_worker(gateway.address, worker_id="w-1"):
         line = gateway.accept()
         hello = line.greet()
         loaded = line.load(load_module(write_module(tmp_path, _COUNTS)))
 
-    assert (hello.version, hello.pool, hello.worker_id, hello.batch_size) == (PROTOCOL_VERSION, "model", "w-1", 16)
+    assert (hello.version, hello.pool, hello.worker_id) == (PROTOCOL_VERSION, "model", "w-1")
     assert (hello.host, hello.pid, hello.loaded) == (socket.gethostname(), os.getpid(), {})
     assert hello.addresses
     assert (loaded.ok, loaded.message, loaded.version) == (True, "OK", "7")

@@ -198,7 +198,7 @@ class ScriptedWorker:
     def _answer_challenge(self, challenge: Challenge) -> None:
         self._challenge, self._nonce = challenge.nonce, secrets.token_bytes(NONCE_BYTES)
         proof = worker_proof(self.token, challenge.nonce, self._nonce, self.pool, self.worker_id)
-        hello = Hello(self.version, self.pool, self.worker_id, "a-host", 42, ["192.0.2.7"], {}, 8, self._nonce, proof)
+        hello = Hello(self.version, self.pool, self.worker_id, "a-host", 42, ["192.0.2.7"], {}, self._nonce, proof)
         self.send(hello)
 
     def _load(self, load: Load) -> None:

@@ -86,7 +86,7 @@ def test_messages_come_out_as_they_went_in() -> None:
     call = Call(1, "sum", 2, None, [Tensor("x", "FP32", [1], b"\0\0\0\0")], ["y"])
     calls, results = (
         Calls([call], together=True),
-        Results([Result(1, {"a": [1.5]}, None, 0.1), Failure(2, "k", "m", "t")]),
+        Results([Result(1, {"a": [1.5]}, None, 0.1), Failure(2, "model_failed", "m", "t")]),
     )
 
     bodies = list(FrameReader().feed(frame(calls) + frame(results)))
