@@ -16,7 +16,6 @@ from online_gateway.supervisor.support import SupportProcesses
 from service_kit.http_app import RETRY_AFTER_SECONDS
 from service_kit.lifecycle import Departure
 
-_KEEPS_NOBODY_WAITING = {"ready", "disabled", "empty"}
 _LATER = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 
 
@@ -33,7 +32,7 @@ def health_router(overview: Overview, supports: SupportProcesses, departure: Dep
         if departure.has_begun:
             return JSONResponse({"status": "leaving", "endpoints": {}}, 503, _LATER)
         endpoints = overview.all()
-        is_ready = all(info.state in _KEEPS_NOBODY_WAITING for info in endpoints)
+        is_ready = not any(info.keeps_callers_waiting for info in endpoints)
         body: dict[str, Any] = {
             "status": "ok" if is_ready else "unavailable",
             "endpoints": {info.name: _shown(info) for info in endpoints},

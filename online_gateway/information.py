@@ -54,6 +54,11 @@ class EndpointInfo:
     statistics: EndpointStatistics
     is_hidden: bool
 
+    @property
+    def keeps_callers_waiting(self) -> bool:
+        """Whether calls cannot be answered that should be: not where it is switched off, or waits for an upload."""
+        return self.state not in {"ready", "disabled", "empty"}
+
 
 @dataclass(frozen=True)
 class MemoryStatus:
@@ -61,8 +66,6 @@ class MemoryStatus:
 
     total: int
     available: int
-    used: int
-    """Of all processes of the machine."""
     system: int
     """Used by others than the gateway and its endpoints."""
     gateway: int

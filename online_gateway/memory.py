@@ -22,7 +22,6 @@ def memory_status(workers: Iterable[tuple[str, str, int]]) -> MemoryStatus:
     return MemoryStatus(
         total=machine.total,
         available=machine.available,
-        used=used,
         system=max(0, used - gateway - here),
         gateway=gateway,
         endpoints=dict(sorted(endpoints.items())),

@@ -10,6 +10,7 @@ from contracts.inference import (
     ModelFailed,
     QueueFull,
     SwapFailed,
+    SwapReport,
     UnknownEndpoint,
     WorkerLost,
 )
@@ -44,6 +45,12 @@ def headers_of(error: PlatformError) -> Headers:
     if isinstance(error, Unavailable):
         return RETRY_LATER
     return ()
+
+
+def refusals(report: SwapReport) -> str:
+    """Why a generation was not accepted, with what each worker said of it."""
+    said = [outcome.message for outcome in report.workers if not outcome.ok]
+    return " ".join([report.message, *dict.fromkeys(said)])
 
 
 def generation_header(generation: int) -> tuple[bytes, bytes]:

@@ -16,7 +16,7 @@ from contracts.errors import Conflict, PlatformError
 from contracts.inference import EndpointNotReady, InferCall, InvalidInput, ModelFailed, SwapFailed, UnknownEndpoint
 from online_gateway.dialects import metrics
 from online_gateway.dialects.base import DialectServices, HotRequest, Reply
-from online_gateway.dialects.errors import generation_header
+from online_gateway.dialects.errors import generation_header, refusals
 from online_gateway.dialects.routes import Routes, described_body, read_body
 from online_gateway.information import EndpointInfo
 from service_kit.multipart import UploadForm
@@ -236,8 +236,7 @@ def _reply(status: int, description: str = "", /, **more: Any) -> Reply:
 
 def _error(status: int, message: str, error: PlatformError | None) -> Reply:
     if isinstance(error, SwapFailed):
-        refusals = [outcome.message for outcome in error.report.workers if not outcome.ok]
-        message = " ".join([message, *dict.fromkeys(refusals)])
+        message = refusals(error.report)
     if isinstance(error, EndpointNotReady) and not message:
         message = "No model host is ready."
     return _reply(status, message)

@@ -13,7 +13,7 @@ from contracts.errors import InvalidRequest, PlatformError
 from contracts.inference import InferCall, InvalidInput, SwapFailed, UnknownEndpoint
 from online_gateway.dialects.base import DialectServices, HotRequest, Reply
 from online_gateway.dialects.compression import compressed, decompressed
-from online_gateway.dialects.errors import RETRY_LATER, generation_header
+from online_gateway.dialects.errors import RETRY_LATER, generation_header, refusals
 from online_gateway.dialects.open_inference_files import file_to_install
 from online_gateway.dialects.open_inference_models import configuration, index_entry, metadata, model_statistics
 from online_gateway.dialects.open_inference_tensors import HEADER_LENGTH, read_request, write_answer
@@ -29,7 +29,6 @@ EXTENSIONS = (
 )
 
 _BINARY = b"application/octet-stream"
-_KEEPS_NOBODY_WAITING = {"ready", "disabled", "empty"}
 
 _Read = TypeVar("_Read")
 _encode = msgspec.json.Encoder().encode
@@ -117,8 +116,9 @@ class OpenInference:
         return _reply({"live": True})
 
     async def _ready(self, _: Request) -> Reply:
-        is_ready = all(info.state in _KEEPS_NOBODY_WAITING for info in self._control.endpoints())
-        return _reply({"live": True, "ready": True}) if is_ready else _not_now({"live": True, "ready": False})
+        if any(info.keeps_callers_waiting for info in self._control.endpoints()):
+            return _not_now({"live": True, "ready": False})
+        return _reply({"live": True, "ready": True})
 
     # Models
 
@@ -189,8 +189,7 @@ def _error(status: int, message: str, error: PlatformError | None) -> Reply:
     if isinstance(error, InvalidRequest):
         status = 400
     if isinstance(error, SwapFailed):
-        refusals = [outcome.message for outcome in error.report.workers if not outcome.ok]
-        status, message = 400, " ".join([message, *dict.fromkeys(refusals)])
+        status, message = 400, refusals(error.report)
     return _reply({"error": message}, status)
 
 
