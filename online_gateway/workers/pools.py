@@ -1,13 +1,11 @@
 """Who is connected, by pool; tells the data plane and the generations of it."""
 
-import asyncio
 from typing import Protocol
 
 from contracts.worker_protocol import Loaded, NeedContent, Notification
 from online_gateway.dataplane.plane import DataPlane
 from online_gateway.notifications import Notifications
 from online_gateway.workers.port import WorkerConnection
-from service_kit.deadline import Deadline
 
 
 class PoolListener(Protocol):
@@ -34,7 +32,6 @@ class Pools:
         self._notifications = notifications
         self._listener: PoolListener | None = None
         self._members: dict[str, list[WorkerConnection]] = {}
-        self._waiters: list[tuple[str, int, asyncio.Future[None]]] = []
 
     def subscribe(self, listener: PoolListener) -> None:
         """Have the listener told from now on."""
@@ -48,24 +45,9 @@ class Pools:
         """The members of all pools."""
         return [link for members in self._members.values() for link in members]
 
-    async def at_least(self, pool: str, count: int, deadline: Deadline) -> bool:
-        """Wait until the pool has so many members; whether it has."""
-        if len(self._members.get(pool, ())) < count:
-            entry = (pool, count, asyncio.get_running_loop().create_future())
-            self._waiters.append(entry)
-            try:
-                await asyncio.wait([entry[2]], timeout=deadline.remaining.total_seconds())
-            finally:
-                self._waiters.remove(entry)
-        return len(self._members.get(pool, ())) >= count
-
     def joined(self, link: WorkerConnection) -> None:
         """It has proven itself."""
-        members = self._members.setdefault(link.pool, [])
-        members.append(link)
-        for pool, count, waiter in self._waiters:
-            if pool == link.pool and len(members) >= count and not waiter.done():
-                waiter.set_result(None)
+        self._members.setdefault(link.pool, []).append(link)
         if self._listener is not None:
             self._listener.joined(link)
 

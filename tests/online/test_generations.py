@@ -545,7 +545,7 @@ def test_an_install_comes_to_its_end_although_its_caller_went_away(tmp_path: Pat
             worker = await core.worker(verdict=never_answers(2))
             await served(core, 1)
             installing = asyncio.create_task(core.install(b"next"))
-            await until(lambda: len(worker.loads) == 2)
+            await until(lambda: ("vectors", 2) in worker.contents)
 
             installing.cancel()
             worker.verdict = lambda _: ""

@@ -13,7 +13,7 @@ import psutil
 
 from contracts.inference import InferResult
 from service_kit.deadline import Deadline
-from tests.support.gateway_core import GatewayCore, scenario
+from tests.support.gateway_core import GatewayCore, scenario, until
 from tests.support.scripted_worker import TOKEN
 
 MODULE = """
@@ -65,7 +65,7 @@ def test_fifty_swaps_under_load_fail_no_call_and_mix_no_generations(tmp_path: Pa
         async with GatewayCore(tmp_path) as core:
             await core.open(config={"entry": {}, "module": str(module), "class": "Labelled"}, module=module)
             with real_workers(core, tmp_path, 2) as workers:
-                assert await core.pools.at_least("vectors", 2, Deadline(timedelta(seconds=30)))
+                await until(lambda: len(core.pools.members("vectors")) == 2, within=30)
                 assert await core.generations.ready("vectors", Deadline(timedelta(seconds=30)))
                 stop = asyncio.Event()
                 async with asyncio.TaskGroup() as load:

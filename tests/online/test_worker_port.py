@@ -4,7 +4,6 @@ import asyncio
 import errno
 import os
 import secrets
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,6 @@ from contracts.worker_protocol import (
     Refused,
     frame,
 )
-from service_kit.deadline import Deadline
 from tests.support.gateway_core import GatewayCore, scenario, until
 from tests.support.scripted_worker import Peer, ScriptedWorker
 
@@ -295,20 +293,6 @@ def test_a_second_gateway_on_the_socket_is_told_so_and_a_dead_ones_socket_is_tak
 
         async with GatewayCore(tmp_path) as core:
             assert (await core.worker()).is_connected
-
-    scenario(play)
-
-
-def test_waiting_for_members_ends_with_them_or_with_the_deadline(tmp_path: Path) -> None:
-    async def play() -> None:
-        async with GatewayCore(tmp_path) as core:
-            two = asyncio.create_task(core.pools.at_least("vectors", 2, Deadline(timedelta(seconds=10))))
-            await core.worker("a")
-            assert not await core.pools.at_least("vectors", 2, Deadline(timedelta(milliseconds=50)))
-
-            await core.worker("b")
-
-            assert await two
 
     scenario(play)
 
