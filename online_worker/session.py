@@ -61,6 +61,8 @@ class _Coming:
 
     load: Load
     arrival: Arrival | None = None
+    order: Order | None = None
+    """What the loader was told, once all of the content is here."""
 
 
 class Session:
@@ -197,7 +199,7 @@ class Session:
     def _order(self, place: Place, coming: _Coming) -> None:
         load, arrival = coming.load, coming.arrival
         coming.arrival = None
-        order = Order(
+        order = coming.order = Order(
             key=ModelKey(load.endpoint, load.digest),
             engine=load.engine,
             config=load.config,
@@ -239,6 +241,9 @@ class Session:
         self._send(_loaded(place, message=message))
 
     def _unload(self, place: Place) -> None:
+        coming = self._coming.get(place)
+        if coming is not None and coming.order is not None:
+            self._services.loader.give_up(coming.order)
         self._forget(place)
         holding = self.generations.pop(place, None)
         if holding is not None:

@@ -17,7 +17,9 @@ _WEIGHED = """
             self.path = str(content)
             if self.size == 13: raise ValueError("thirteen bytes are no weights")
             if self.size == 14: raise SystemExit("fourteen")
-            if self.size == 15: Path(__file__).with_name("gate").read_text()
+            if self.size == 15:
+                Path(__file__).with_name("loading").touch()
+                Path(__file__).with_name("gate").read_text()
         def warm_up(self):
             if self.size == 16: raise RuntimeError("it does not warm")
         def predict(self, prepared): return [self.size, self.path]
@@ -170,6 +172,29 @@ def test_a_generation_that_is_unloaded_while_it_loads_is_closed_once_it_has_load
 
     assert gone.kind == "not_loaded"
     assert not any(isinstance(message, Loaded) for message in line.early)
+
+
+def test_a_generation_that_never_loads_holds_up_no_other_once_it_was_given_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    module = write_module(tmp_path, _WEIGHED)
+    stuck = load_module(module, generation=2, digest="2", content=b"x" * 15)
+    with scripted_gateway() as gateway, running_worker(gateway.address):
+        line = gateway.welcome()
+        line.load(load_module(module, content=b"old"), b"old")
+        line.send(stuck)
+        line.next(NeedContent)
+        line.send(*chunks(stuck, b"x" * 15))
+        eventually((tmp_path / "loading").exists)
+        line.send(Unload("model", 2))
+        better = line.load(load_module(module, generation=3, digest="3", content=b"better"), b"better")
+        served = _answer(line, 1)[0], _answer(line, 3)[0]
+        (tmp_path / "gate").write_text("open")
+        eventually((tmp_path / "closed-15").exists)
+        (gone,) = line.call(document_call(1, {}, generation=2))
+
+    assert better.ok
+    assert served == (3, 6)
+    assert gone.kind == "not_loaded"
 
 
 def test_a_generation_whose_content_is_under_way_may_be_unloaded(tmp_path: Path) -> None:
