@@ -140,13 +140,7 @@ class EndpointGenerations:
         """Have all workers acknowledge it, and accept it on disk."""
         size, sha256 = (None, None) if new.staged is None else (new.staged.size, new.staged.sha256)
         generation = await new_generation(
-            self.recipe,
-            reservation.number,
-            new.label,
-            config=new.config,
-            content=reservation.content,
-            content_bytes=size,
-            sha256=sha256,
+            self.recipe, reservation.number, new.label, content=reservation.content, content_bytes=size, sha256=sha256
         )
         outcomes = await self._try_everywhere(generation)
         report = swap_report(generation, outcomes)
@@ -154,7 +148,7 @@ class EndpointGenerations:
             failed = [one.worker_id for one in report.workers if not one.ok]
             log.warning("generation_refused", endpoint=self.name, workers=failed, reason=report.message)
             raise SwapFailed(report)
-        record = Accepted(generation.number, generation.digest, new.label, generation.engine, new.config, size, sha256)
+        record = Accepted(generation.number, generation.digest, new.label, generation.engine, size, sha256)
         await self._around.repository.accept(reservation, record, new.entry)
         return generation, outcomes
 

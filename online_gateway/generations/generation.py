@@ -69,15 +69,13 @@ async def new_generation(
     number: int,
     label: str,
     *,
-    config: dict[str, Any] | None = None,
     content: Path | None = None,
     content_bytes: int | None = None,
     sha256: str | None = None,
 ) -> Generation:
-    """A generation with this content; ``config`` stands for the recipe's."""
-    used = recipe.config if config is None else config
-    digest = await asyncio.to_thread(_digest, recipe, used, sha256)
-    return Generation(recipe.endpoint, number, digest, label, recipe.engine, used, content, content_bytes)
+    """A generation with this content."""
+    digest = await asyncio.to_thread(_digest, recipe, sha256)
+    return Generation(recipe.endpoint, number, digest, label, recipe.engine, recipe.config, content, content_bytes)
 
 
 async def restored_generation(recipe: Recipe, accepted: Accepted, content: Path | None) -> Generation:
@@ -86,21 +84,20 @@ async def restored_generation(recipe: Recipe, accepted: Accepted, content: Path 
         recipe,
         accepted.number,
         accepted.label,
-        config=accepted.config,
         content=content,
         content_bytes=accepted.content_bytes,
         sha256=accepted.content_sha256,
     )
 
 
-def _digest(recipe: Recipe, config: dict[str, Any], sha256: str | None) -> str:
+def _digest(recipe: Recipe, sha256: str | None) -> str:
     module = None
     if recipe.module is not None:
         try:
             module = _sha256(recipe.module)
         except OSError:
             module = "unreadable here"  # it may lie on the workers' hosts alone; a worker that lacks it says so
-    whole = {"engine": recipe.engine, "config": config, "content": sha256, "module": module}
+    whole = {"engine": recipe.engine, "config": recipe.config, "content": sha256, "module": module}
     return hashlib.sha256(msgspec.json.encode(whole, order="deterministic")).hexdigest()
 
 

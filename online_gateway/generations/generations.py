@@ -112,13 +112,12 @@ class Generations:
         staged: StagedContent | None,
         *,
         label: str = "",
-        config: dict[str, Any] | None = None,
         entry: dict[str, Any] | None = None,
     ) -> SwapReport:
         """Load a new generation on every member of the pool, and once all have acknowledged it serve it.
 
-        ``config`` replaces the recipe's from then on; ``entry`` is kept with an endpoint that an upload makes, see
-        :meth:`Repository.entries`. Once begun it comes to its end, also if the caller is cancelled.
+        ``entry`` is kept with an endpoint that an upload makes, see :meth:`Repository.entries`. Once begun it comes to
+        its end, also if the caller is cancelled.
 
         Raises
         ------
@@ -130,7 +129,7 @@ class Generations:
             Another gateway was faster; the disk; likewise.
         """
         one = self._known(endpoint)
-        return await asyncio.shield(self._background.spawn(one.install(NewVersion(staged, label, config, entry))))
+        return await asyncio.shield(self._background.spawn(one.install(NewVersion(staged, label, entry))))
 
     async def unload(self, endpoint: str) -> None:
         """Stop serving the endpoint until :meth:`load`, or a restart of the gateway; its workers let go of it.

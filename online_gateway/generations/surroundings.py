@@ -34,5 +34,4 @@ class NewVersion:
 
     staged: StagedContent | None
     label: str
-    config: dict[str, Any] | None
     entry: dict[str, Any] | None

@@ -21,8 +21,6 @@ class Accepted(msgspec.Struct, frozen=True):
     digest: str
     label: str
     engine: str
-    config: dict[str, Any] | None
-    """What was installed instead of the endpoint's own configuration; None: that one."""
     content_bytes: int | None
     content_sha256: str | None
 

@@ -433,22 +433,6 @@ def test_after_a_restart_the_accepted_generation_is_served_as_soon_as_one_worker
     scenario(play)
 
 
-def test_a_generation_with_a_configuration_of_its_own_keeps_it_over_a_restart(tmp_path: Path) -> None:
-    async def play() -> None:
-        async with GatewayCore(tmp_path) as core:
-            await core.open()
-            await core.worker()
-            await core.install(None, config={"entry": {"ALPHA": 0.5}})
-        async with GatewayCore(tmp_path) as core:
-            await core.open()
-            worker = await core.worker()
-            await served(core, 2)
-
-            assert worker.loads[0].config == {"entry": {"ALPHA": 0.5}}
-
-    scenario(play)
-
-
 def test_the_digest_changes_with_content_configuration_and_module(tmp_path: Path) -> None:
     module = _file(tmp_path, b"class A: ...")
 
@@ -457,8 +441,9 @@ def test_the_digest_changes_with_content_configuration_and_module(tmp_path: Path
             await core.open(module=module)
             worker = await core.worker()
             await served(core, 1)
-            for content, config in ((b"a", None), (b"b", None), (b"b", {"entry": {"K": 1}}), (b"b", None)):
-                await core.install(content, config=config)
+            for content, entry in ((b"a", {}), (b"b", {}), (b"b", {"K": 1}), (b"b", {})):
+                await core.open(module=module, config={"entry": entry})
+                await core.install(content)
             module.write_bytes(b"class B: ...")
             await core.install(b"b")
 

@@ -62,7 +62,7 @@ async def install(repository: Repository, content: bytes, label: str) -> int:
     async with repository.staging() as staged:
         await staged.write(content)
         reservation = await repository.reserve("vectors", staged)
-        record = Accepted(reservation.number, "digest", label, "python", None, staged.size, staged.sha256)
+        record = Accepted(reservation.number, "digest", label, "python", staged.size, staged.sha256)
         try:
             await repository.accept(reservation, record, {"LABEL": label})
         except BaseException:

@@ -351,4 +351,4 @@ def test_everything_is_on_disk_before_it_is_named(repository: Repository, tmp_pa
 
 
 def _record(number: int) -> Accepted:
-    return Accepted(number, "digest", "", "python", None, None, None)
+    return Accepted(number, "digest", "", "python", None, None)
