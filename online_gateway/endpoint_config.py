@@ -80,8 +80,13 @@ class EndpointConfig(BaseModel):
 
     @property
     def local_workers(self) -> int:
-        """Worker processes that the supervisor of this gateway keeps alive."""
-        return self.workers if self.is_local and not self.is_disabled else 0
+        """Worker processes that the supervisor of this gateway keeps alive from the beginning."""
+        return 0 if self.is_disabled else self.local_workers_if_started
+
+    @property
+    def local_workers_if_started(self) -> int:
+        """The same, once somebody has started what the file has switched off."""
+        return self.workers if self.is_local else 0
 
     @property
     def is_local(self) -> bool:
@@ -119,6 +124,11 @@ class GatewayFile(BaseModel):
     """What follows an endpoint's name in the name of its class."""
     run_path: str = "/run"
     """Where the microservice gateway's calls arrive."""
+
+    @property
+    def supports(self) -> list[EndpointConfig]:
+        """The support processes to run."""
+        return [endpoint for endpoint in self.endpoints if endpoint.is_support and not endpoint.is_disabled]
 
     def load_config(self, endpoint: EndpointConfig) -> dict[str, Any]:
         """What a worker is told to load, beside the content.

@@ -113,7 +113,7 @@ class Registry:
                 f"{name[:128]!r} cannot be an endpoint's name: it has up to 128 letters, digits, dots, dashes and "
                 "underscores, and begins with a letter or digit."
             )
-        if name in RESERVED_NAMES or any(name == support.name for support in self.supports()):
+        if name in RESERVED_NAMES or any(name == support.name for support in self.file.supports):
             raise InvalidRequest(f"{name!r} is the gateway's own; choose another name.")
         if name in self._entries:
             raise Conflict(f"There is an endpoint {name!r} already.")
@@ -156,10 +156,6 @@ class Registry:
         """
         self.require_uploaded(name)
         del self._entries[name]
-
-    def supports(self) -> list[EndpointConfig]:
-        """The support processes to run."""
-        return [config for config in self.file.endpoints if config.is_support and not config.is_disabled]
 
     def refusal(self, pool: str) -> str | None:
         """Why a worker of this pool is not taken in; None: it is."""

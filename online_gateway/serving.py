@@ -132,6 +132,5 @@ class Serving:
         self._local_workers.want(pool, 0)
 
     def _size(self, entry: Entry) -> int:
-        """As the file or the last resize says; one that the file has switched off begins with what it would have."""
-        size = self._sizes.get(entry.config.pool, 0)
-        return size or entry.config.model_copy(update={"is_disabled": False}).local_workers
+        """As the file or the last resize says."""
+        return self.size(entry.config.pool) or entry.config.local_workers_if_started

@@ -40,13 +40,13 @@ class Tending:
         loader: Loader,
         places: Places,
         background: Background,
-        seconds: timedelta,
+        swap_time: timedelta,
         on_loaded: Callable[[WorkerConnection, Generation, Loaded], None],
     ) -> None:
         self._loader = loader
         self._places = places
         self._background = background
-        self._seconds = seconds
+        self._swap_time = swap_time
         self._on_loaded = on_loaded
         self._tasks: dict[WorkerConnection, asyncio.Task[None]] = {}
         self._troubles: dict[WorkerConnection, str] = {}
@@ -77,7 +77,7 @@ class Tending:
         backoff = Backoff(FIRST_RETRY, LAST_RETRY)
         while True:
             async with self._places.of(link):
-                outcome = await self._loader.load(link, generation, Deadline(self._seconds))
+                outcome = await self._loader.load(link, generation, Deadline(self._swap_time))
             if outcome.loaded is not None and outcome.is_ok:
                 self.end(link)
                 self._on_loaded(link, generation, outcome.loaded)

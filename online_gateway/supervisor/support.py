@@ -45,9 +45,7 @@ class SupportProcesses:
         self._folder = file.folder
         self._environment = environment
         self._supports = [
-            _Support(config, _command(file.module_of(config), config, address))
-            for config in file.endpoints
-            if config.is_support and not config.is_disabled
+            _Support(config, _command(file.module_of(config), config, address)) for config in file.supports
         ]
         self._tasks: list[asyncio.Task[None]] = []
         self._starting = asyncio.Lock()

@@ -23,7 +23,7 @@ def test_support_processes_and_the_model_hosts_are_no_endpoints() -> None:
     known = registry(b={}, a={}, watch={"HOST": "NO_HOST"}, modelhost={"ENGINE": "onnx", "NR_WORKERS": 3})
 
     assert names(known) == ["a", "b"]
-    assert [support.name for support in known.supports()] == ["watch"]
+    assert [support.name for support in known.file.supports] == ["watch"]
     assert known.local_workers()["modelhost"] == 3
 
 
@@ -43,7 +43,7 @@ def test_a_disabled_endpoint_is_known_and_stopped_and_has_no_workers() -> None:
 
 
 def test_a_disabled_support_process_is_not_run() -> None:
-    assert registry(watch={"HOST": "NO_HOST", "DISABLED": True}).supports() == []
+    assert registry(watch={"HOST": "NO_HOST", "DISABLED": True}).file.supports == []
 
 
 def test_onnx_endpoints_share_the_model_hosts() -> None:
