@@ -170,7 +170,10 @@ class OnlinePlatform:
             shown = self.readiness().get("endpoints", {}).get(endpoint, {})
             return shown.get("state") == "ready" and shown.get("workers") == count
 
-        eventually(has_them, within)
+        try:
+            eventually(has_them, within)
+        except AssertionError:
+            raise AssertionError(f"not {count} workers: {self.readiness()}\n{self.log}") from None
 
     def workers(self, pool: str | None = None) -> list[psutil.Process]:
         """The local worker processes that live, of one pool or of all."""
