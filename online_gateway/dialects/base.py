@@ -1,17 +1,20 @@
 """What every dialect is given, takes and answers; each module of one exports ``dialect(services) -> Routes``."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from online_gateway.access import Access
 from online_gateway.control import Control
 from online_gateway.dataplane.plane import DataPlane
 
 JSON = b"application/json"
+PIECE_SECONDS = 60.0
+"""Between two pieces of a body may pass so much."""
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -46,6 +49,10 @@ class BodyTooLarge(Exception):
     """The body is longer than it may be."""
 
 
+class BodyTooSlow(Exception):
+    """The rest of the body does not come."""
+
+
 class ClientGone(Exception):
     """The client closed its connection before its request was whole: nobody reads an answer."""
 
@@ -70,7 +77,7 @@ class HotRequest:
 
         Raises
         ------
-        BodyTooLarge, ClientGone
+        BodyTooLarge, BodyTooSlow, ClientGone
         """
         message = await self._receive()
         if message["type"] == "http.disconnect":
@@ -82,7 +89,7 @@ class HotRequest:
             return body
         pieces, size = [body], len(body)
         while message.get("more_body"):
-            message = await self._receive()
+            message = await self._next_piece()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             pieces.append(message.get("body", b""))
@@ -90,6 +97,14 @@ class HotRequest:
             if size > most_bytes:
                 raise BodyTooLarge
         return b"".join(pieces)
+
+    async def _next_piece(self) -> Message:
+        """A part of the body is held in memory: not for ever."""
+        try:
+            async with asyncio.timeout(PIECE_SECONDS):
+                return await self._receive()
+        except TimeoutError:
+            raise BodyTooSlow from None
 
     async def gone(self) -> None:
         """Return when the client has closed its connection; only once the body was read.

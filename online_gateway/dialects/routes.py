@@ -15,7 +15,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from contracts.errors import PlatformError, UploadTooLarge
-from online_gateway.dialects.base import BodyTooLarge, ClientGone, Headers, HotHandler, HotRequest, Reply
+from online_gateway.dialects.base import (
+    PIECE_SECONDS,
+    BodyTooLarge,
+    BodyTooSlow,
+    ClientGone,
+    Headers,
+    HotHandler,
+    HotRequest,
+    Reply,
+)
 from online_gateway.dialects.errors import headers_of, status_of
 from service_kit import multipart
 from service_kit.logging import get_logger
@@ -143,6 +152,8 @@ class Routes:
                 raise ClientGone from None  # the data plane's word for it
             except BodyTooLarge:
                 return self._answer_error(413, f"A call may have {self._max_call_bytes} bytes.", None)
+            except BodyTooSlow:
+                return self._answer_error(408, f"No bytes arrived for {PIECE_SECONDS:g} s; send it again.", None)
             except PlatformError as error:
                 return self._failure(error)
             except Exception:

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message
 
 from contracts.errors import Conflict, Forbidden, PlatformError, Unauthorized, UploadTooLarge
 from contracts.inference import (
@@ -23,7 +23,8 @@ from contracts.inference import (
     UnknownEndpoint,
     WorkerLost,
 )
-from online_gateway.dialects.base import BodyTooLarge, ClientGone, HotRequest, Reply
+from online_gateway.dialects import base
+from online_gateway.dialects.base import BodyTooLarge, BodyTooSlow, ClientGone, HotRequest, Reply
 from online_gateway.dialects.hot_door import HotDoor
 from online_gateway.dialects.routes import Routes, read_body
 
@@ -200,6 +201,7 @@ def test_a_handler_that_is_cancelled_ends_cancelled() -> None:
 
 def test_a_body_of_another_error_class_is_refused_as_too_long() -> None:
     assert asked(served(raising(BodyTooLarge())), "GET", "/hot").text == f"413|A call may have {LIMIT} bytes.|NoneType"
+    assert asked(served(raising(BodyTooSlow())), "GET", "/hot").status_code == 408
 
 
 def test_the_description_of_the_api_has_every_route_with_its_parts() -> None:
@@ -211,3 +213,17 @@ def test_the_description_of_the_api_has_every_route_with_its_parts() -> None:
         "/hot/{name}": ["put"],
     }
     assert paths["/hot/{name}"]["put"]["parameters"][0]["name"] == "name"
+
+
+def test_a_body_of_which_the_rest_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "PIECE_SECONDS", 0.01)
+    pieces = [{"type": "http.request", "body": b"{", "more_body": True}]
+
+    async def receive() -> Message:
+        if pieces:
+            return pieces.pop()
+        await asyncio.sleep(30)
+        raise AssertionError
+
+    with pytest.raises(BodyTooSlow):
+        asyncio.run(HotRequest({"type": "http", "headers": []}, receive, None).body(LIMIT))
