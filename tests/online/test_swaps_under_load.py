@@ -13,7 +13,7 @@ import psutil
 
 from contracts.inference import InferResult
 from service_kit.deadline import Deadline
-from tests.support.gateway_core import GatewayCore, scenario, until
+from tests.support.gateway_core import GatewayCore, in_an_event_loop, until
 from tests.support.scripted_worker import TOKEN
 
 MODULE = """
@@ -52,7 +52,8 @@ def real_workers(core: GatewayCore, folder: Path, count: int) -> Iterator[list[s
             worker.wait(30)
 
 
-def test_fifty_swaps_under_load_fail_no_call_and_mix_no_generations(tmp_path: Path) -> None:
+@in_an_event_loop
+async def test_fifty_swaps_under_load_fail_no_call_and_mix_no_generations(tmp_path: Path) -> None:
     module = tmp_path / "labelled.py"
     module.write_text(MODULE)
     answers: list[InferResult] = []
@@ -61,28 +62,25 @@ def test_fifty_swaps_under_load_fail_no_call_and_mix_no_generations(tmp_path: Pa
         while not stop.is_set():
             answers.append(await core.call())
 
-    async def play() -> None:
-        async with GatewayCore(tmp_path) as core:
-            await core.open(config={"entry": {}, "module": str(module), "class": "Labelled"}, module=module)
-            with real_workers(core, tmp_path, 2) as workers:
-                await until(lambda: len(core.pools.members("vectors")) == 2, within=30)
-                assert await core.generations.ready("vectors", Deadline(timedelta(seconds=30)))
-                stop = asyncio.Event()
-                async with asyncio.TaskGroup() as load:
-                    for _ in range(16):
-                        load.create_task(callers(core, stop))
-                    for number in range(10):
-                        await core.install(f"weights {number}".encode(), label=f"weights {number}")
-                    before = sum(psutil.Process(worker.pid).memory_info().rss for worker in workers)
-                    for number in range(10, 50):
-                        await core.install(f"weights {number}".encode(), label=f"weights {number}")
-                    stop.set()
-                after = sum(psutil.Process(worker.pid).memory_info().rss for worker in workers)
+    async with GatewayCore(tmp_path) as core:
+        await core.open(config={"entry": {}, "module": str(module), "class": "Labelled"}, module=module)
+        with real_workers(core, tmp_path, 2) as workers:
+            await until(lambda: len(core.pools.members("vectors")) == 2, within=30)
+            assert await core.generations.ready("vectors", Deadline(timedelta(seconds=30)))
+            stop = asyncio.Event()
+            async with asyncio.TaskGroup() as load:
+                for _ in range(16):
+                    load.create_task(callers(core, stop))
+                for number in range(10):
+                    await core.install(f"weights {number}".encode(), label=f"weights {number}")
+                before = sum(psutil.Process(worker.pid).memory_info().rss for worker in workers)
+                for number in range(10, 50):
+                    await core.install(f"weights {number}".encode(), label=f"weights {number}")
+                stop.set()
+            after = sum(psutil.Process(worker.pid).memory_info().rss for worker in workers)
 
-                assert (await core.call()).label == "weights 49"
-                assert after - before < 16 * 2**20
-
-    scenario(play, within=150)
+            assert (await core.call()).label == "weights 49"
+            assert after - before < 16 * 2**20
 
     assert len({answer.generation for answer in answers}) > 40
     assert len({answer.worker_id for answer in answers}) == 2

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import wraps
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 import uvloop
 
@@ -17,6 +18,9 @@ from online_gateway.workers.port import WorkerPort
 from tests.support.scripted_worker import TOKEN, ScriptedWorker
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+_TEST_SECONDS = 150.0
 
 
 async def until(look: Callable[[], T], within: float = 20.0) -> T:
@@ -28,10 +32,15 @@ async def until(look: Callable[[], T], within: float = 20.0) -> T:
     return answer
 
 
-def scenario(play: Callable[[], Coroutine[Any, Any, None]], within: float = 60.0) -> None:
-    """Run it in an event loop of its own, of the kind that the gateway has."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(play(), within))
+def in_an_event_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run the test in one of its own, of the kind that the gateway has."""
+
+    @wraps(test)
+    def run(*given: P.args, **named: P.kwargs) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(asyncio.wait_for(test(*given, **named), _TEST_SECONDS))
+
+    return run
 
 
 class GatewayCore:
