@@ -141,11 +141,18 @@ class WorkerPort:
             return Refused(
                 "The worker's token is not the gateway's: compare WORKER_TOKEN on both sides.", is_final=True
             )
-        reason = self._refusal(hello.pool)
+        reason = self._refusal(hello.pool) or self._taken(hello)
         return None if reason is None else Refused(reason, is_final=False)
 
+    def _taken(self, hello: Hello) -> str | None:
+        """Why it cannot have its id: else two workers of one id would throw each other out for ever."""
+        there = self._by_id.get(hello.worker_id)
+        if there is None or (there.host, there.pid) == (hello.host, hello.pid):
+            return None
+        return f"The process {there.pid} of {there.host} is the worker {hello.worker_id!r}: give this one another id."
+
     def welcome(self, connection: WorkerConnection, hello_nonce: bytes, nonce: bytes) -> None:
-        """Take it in; an older connection of the same worker makes room."""
+        """Take it in; an older connection of the same process makes room."""
         older = self._by_id.get(connection.worker_id)
         if older is not None:
             older.abort(f"a newer connection has its id, from {connection.peer}")

@@ -276,3 +276,19 @@ async def test_random_bytes_from_a_stranger_never_disturb_a_worker(tmp_path: Pat
             await until(peer.closed.done)
 
         assert worker.is_connected
+
+
+@in_an_event_loop
+async def test_a_second_process_cannot_throw_a_worker_out_by_taking_its_id(tmp_path: Path) -> None:
+    async with GatewayCore(tmp_path) as core:
+        first = await core.worker("one")
+
+        second = await core.worker("one", pid=43)
+        again = await core.worker("one")
+
+        assert second.refused is not None
+        assert "process 42 of a-host" in second.refused.message
+        assert not second.refused.is_final
+        assert again.is_connected
+        await until(lambda: not first.is_connected)
+        assert len(core.pools.members("vectors")) == 1

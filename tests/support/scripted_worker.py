@@ -92,6 +92,7 @@ class ScriptedWorker:
         verdict: Verdict = loads_everything,
         beats: bool = True,
         admits_losses: bool = False,
+        pid: int = 42,
     ) -> None:
         """``admits_losses``: calls of what is not in ``memory`` are answered so; else they are errors of the test."""
         self.worker_id = worker_id
@@ -101,6 +102,7 @@ class ScriptedWorker:
         self.verdict = verdict
         self.beats = beats
         self.admits_losses = admits_losses
+        self.pid = pid
         self.peer: Peer
         self.welcome: Welcome | None = None
         self.refused: Refused | None = None
@@ -198,7 +200,9 @@ class ScriptedWorker:
     def _answer_challenge(self, challenge: Challenge) -> None:
         self._challenge, self._nonce = challenge.nonce, secrets.token_bytes(NONCE_BYTES)
         proof = worker_proof(self.token, challenge.nonce, self._nonce, self.pool, self.worker_id)
-        hello = Hello(self.version, self.pool, self.worker_id, "a-host", 42, ["192.0.2.7"], {}, self._nonce, proof)
+        hello = Hello(
+            self.version, self.pool, self.worker_id, "a-host", self.pid, ["192.0.2.7"], {}, self._nonce, proof
+        )
         self.send(hello)
 
     def _load(self, load: Load) -> None:
