@@ -106,7 +106,7 @@ def test_a_worker_that_sits_on_a_call_past_its_deadline_is_replaced(platform: On
     answer = call(platform, "stubborn", hang=True)
 
     assert answer.status_code == 504
-    eventually(lambda: pids(platform, "stubborn").isdisjoint({before}), 30)
+    eventually(lambda: pids(platform, "stubborn") - {before}, 30)
     platform.wait_workers("stubborn", 1)
     assert call(platform, "stubborn").json()["ok"] is True
 
