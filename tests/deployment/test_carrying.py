@@ -163,6 +163,8 @@ def test_everything_that_the_stack_needs_is_carried() -> None:
         "registry.site/inference/public-api:7",
         "registry.site/inference/private-api:7",
         "registry.site/inference/job-consumer:7",
+        "registry.site/inference/online-gateway:7",
+        "registry.site/inference/online-worker:7",
         "inference-server/ct-body-mask:1",
         "inference-server/ocr:1",
         "inference-server/pass-through:1",
