@@ -17,6 +17,7 @@ from contracts import errors, inference
 from contracts.task_state import POLL_NOT_FOUND, POLL_OUTPUT_MISSING, POLL_STATUS, TRANSITIONS, TaskState
 from contracts.tasks import Outcome, Step
 from deployment.variables import DEPLOYED_DEFAULTS, FIXED_SETTINGS, SECRETS, VARIABLES, Variable
+from documentation.endpoints_page import endpoints_page
 from job_consumer.config import JobConsumerSettings
 from online_gateway.config import OnlineGatewaySettings
 from online_gateway.dialects.errors import status_of as online_status_of
@@ -83,6 +84,7 @@ def pages() -> dict[Path, str]:
         reference / "states_and_errors.md": states_and_errors(),
         reference / "http_api.md": http_api(),
         reference / "online_api.md": online_api(),
+        reference / "endpoints_file.md": endpoints_page(_NOTICE),
         ROOT / ".env.example": env_example(),
     }
 

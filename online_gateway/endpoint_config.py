@@ -36,13 +36,17 @@ class EndpointConfig(BaseModel):
 
     name: str = Field(pattern=ENDPOINT_NAME_PATTERN)
     workers: int = Field(default=1, ge=0, le=256, alias="NR_WORKERS", description="Worker processes on this machine.")
-    host: str = Field(default="127.0.0.1", alias="HOST", description="Another host: its workers dial in by themselves.")
-    description: str = Field(default="", alias="DESCRIPTION")
-    is_disabled: bool = Field(default=False, alias="DISABLED")
+    host: str = Field(
+        default="127.0.0.1",
+        alias="HOST",
+        description="This machine; another one, whose workers dial in by themselves; or NO_HOST: a support process.",
+    )
+    description: str = Field(default="", alias="DESCRIPTION", description="A sentence for lists of models.")
+    is_disabled: bool = Field(default=False, alias="DISABLED", description="Whether it waits for /start_server.")
     server_class: str | None = Field(
         default=None, alias="SERVER_CLASS", description="The endpoint whose module is used instead of one of this name."
     )
-    engine: EngineName = Field(default="python", alias="ENGINE")
+    engine: EngineName = Field(default="python", alias="ENGINE", description="What runs it: python, onnx or echo.")
     module: str | None = Field(
         default=None,
         alias="MODULE",
