@@ -33,6 +33,9 @@ MAX_FRAME_BYTES = 256 * 2**20
 MAX_UNPROVEN_FRAME_BYTES = 64 * 2**10
 """The longest frame from a peer that has not yet shown that it knows the token."""
 CHUNK_BYTES = 2**20
+UNIX_BUFFER_BYTES = 4 * 2**20
+"""What each side lets a unix socket hold of what it sends, as far as the system allows: a tensor of some megabytes then
+takes a few turns between the two processes, and not one for each of the usual 200 KiB."""
 NONCE_BYTES = 32
 
 

@@ -9,6 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from contracts.worker_protocol import UNIX_BUFFER_BYTES
+
 DEFAULT_PORT = 5010
 _LONGEST_UNIX_PATH = 100
 """Bytes. The kernel's structure for addresses holds 107 and a zero; see unix(7)."""
@@ -55,6 +57,7 @@ class UnixAddress:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.settimeout(timeout.total_seconds())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_BUFFER_BYTES)
             with _short(self.path) as path:
                 connection.connect(path)
         except OSError:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from contracts.worker_protocol import FrameReader, FromWorker, frame
 
-_RECEIVE_BYTES = 256 * 2**10
+_RECEIVE_BYTES = 2**20
 
 
 class StreamClosed(Exception):

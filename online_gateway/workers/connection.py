@@ -12,6 +12,7 @@ from contracts.worker_protocol import (
     MAX_FRAME_BYTES,
     NONCE_BYTES,
     PROTOCOL_VERSION,
+    UNIX_BUFFER_BYTES,
     Challenge,
     Failure,
     FrameReader,
@@ -168,6 +169,9 @@ class WorkerConnection(asyncio.Protocol):
         self._unproven.add(self)
         self._port.opened(self)
         transport.set_write_buffer_limits(high=CHUNK_BYTES)
+        connection = transport.get_extra_info("socket")
+        if connection.family == socket.AF_UNIX:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_BUFFER_BYTES)
         self._limit = self._loop.call_later(_HANDSHAKE_SECONDS, self._give_up)
         self.send(Challenge(PROTOCOL_VERSION, self._nonce))
 
