@@ -35,7 +35,7 @@ check: $(VENV)/.test  ## Lint, types, import rules, unit tests; under a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --quiet tests/unit tests/architecture
+	$(BIN)/python -m pytest --quiet --numprocesses auto tests/unit tests/architecture
 
 # --- images
 
