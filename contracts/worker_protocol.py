@@ -255,7 +255,7 @@ def decode_from_gateway(body: memoryview | bytes) -> FromGateway:
     """
     try:
         return _from_gateway.decode(body)
-    except (RecursionError, msgspec.MsgspecError) as error:
+    except (RecursionError, UnicodeDecodeError, msgspec.MsgspecError) as error:
         raise ProtocolError(f"The gateway sent what this worker does not understand: {error}") from error
 
 
@@ -269,7 +269,7 @@ def decode_from_worker(body: memoryview | bytes) -> FromWorker:
     """
     try:
         return _from_worker.decode(body)
-    except (RecursionError, msgspec.MsgspecError) as error:
+    except (RecursionError, UnicodeDecodeError, msgspec.MsgspecError) as error:
         raise ProtocolError(f"The worker sent what this gateway does not understand: {error}") from error
 
 

@@ -16,7 +16,7 @@ from contracts.errors import Conflict, PlatformError
 from contracts.inference import EndpointNotReady, InferCall, InvalidInput, ModelFailed, SwapFailed, UnknownEndpoint
 from online_gateway.dialects import metrics
 from online_gateway.dialects.base import DialectServices, HotRequest, Reply
-from online_gateway.dialects.errors import generation_header, refusals
+from online_gateway.dialects.errors import UNREADABLE, generation_header, refusals
 from online_gateway.dialects.routes import Routes, described_body, read_body
 from online_gateway.information import EndpointInfo
 from service_kit.multipart import UploadForm
@@ -137,7 +137,7 @@ class OnnxModels:
         endpoint = self._model(name).name
         try:
             description = _decode_description(await read_body(request, self._max_call_bytes)).model_description
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise InvalidInput(f'Send {{"{DESCRIPTION_FIELD}": "some text"}}: {error}.') from error
         await self._control.describe(endpoint, description)
         return _reply(200, f"The description of {name} was changed.")
@@ -188,7 +188,7 @@ class OnnxModels:
     async def _spread(self, request: Request) -> Reply:
         try:
             items = _decode_items(await read_body(request, self._max_call_bytes)).data
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise InvalidInput(f'Send {{"data": ["ONE", "TWO"]}}, a list of any values: {error}.') from error
         if len(items) > _MOST_ITEMS:
             raise InvalidInput(f"There are {len(items)} items; {_MOST_ITEMS} are the most.")
@@ -210,7 +210,7 @@ class OnnxModels:
 def _values_of(body: bytes) -> list[Any]:
     try:
         document = _decode_values(body)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise InvalidInput(f'Send {{"values": [...]}}: {error}.') from error
     values = document.get("values")
     if not isinstance(values, list):

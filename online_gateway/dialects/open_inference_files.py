@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from contracts.errors import InvalidRequest
+from online_gateway.dialects.errors import UNREADABLE
 
 _FILE = "file:"
 
@@ -33,7 +34,7 @@ def _check_config(config: Any, *, has_file: bool) -> None:
         raise InvalidRequest("'config' cannot be changed here: the configuration of a model is read from its file.")
     try:
         read = msgspec.json.decode(config, type=dict[str, Any]) if isinstance(config, str) else None
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         read = None
     if read is None:
         raise InvalidRequest("'config' must be a string with a JSON object.")

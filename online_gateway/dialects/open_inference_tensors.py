@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 
 from contracts.inference import BYTES, ITEM_BYTES, LENGTH_BYTES, InferResult, InvalidInput, Tensor, TensorSpec
+from online_gateway.dialects.errors import UNREADABLE
 from online_gateway.dialects.tensor_json import array_of, bytes_of, check_bytes, check_shape, few_bytes, values_of
 
 HEADER_LENGTH = b"inference-header-content-length"
@@ -98,10 +99,10 @@ def read_request(body: bytes, header_length: bytes | None, inputs: Callable[[], 
 def _read_document(text: memoryview, binary: memoryview) -> InferRequest:
     try:
         document = _decode(text)
-    except msgspec.MsgspecError as error:
-        raise InvalidInput(f"The request is no inference request: {error}.") from error
     except RecursionError as error:
         raise InvalidInput("The request is no inference request: its brackets are too deep.") from error
+    except UNREADABLE as error:
+        raise InvalidInput(f"The request is no inference request: {error}.") from error
     asked = document.parameters
     if asked.sequence_id:
         raise InvalidInput("Sequences are not supported here: leave 'sequence_id' out.")

@@ -19,7 +19,7 @@ from contracts.errors import Conflict, InvalidRequest, PlatformError
 from contracts.inference import EndpointNotReady, InferCall, ModelFailed, UnknownEndpoint
 from contracts.worker_protocol import Notification
 from online_gateway.dialects.base import DialectServices, Headers, HotRequest, Reply
-from online_gateway.dialects.errors import generation_header
+from online_gateway.dialects.errors import UNREADABLE, generation_header
 from online_gateway.dialects.routes import ColdHandler, Routes, described_body, read_body
 
 SIGNATURE = "SIGNATURE"
@@ -208,7 +208,7 @@ def _document(scope: Scope, body: bytes) -> Document:
     """What was sent, as a new object: JSON, or what a form or a GET's query says, whose values are all texts."""
     try:
         return _decode(body) if body else _fields(scope["query_string"])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         if dict(scope["headers"]).get(b"content-type", b"").startswith(_FORM) and (fields := _fields(body)):
             return fields
         raise InvalidRequest(f"The body must be a JSON object: {error}.") from error

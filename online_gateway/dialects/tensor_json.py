@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from contracts.inference import BYTES, ITEM_BYTES, ITEM_FORMATS, LENGTH_BYTES, InvalidInput
+from online_gateway.dialects.errors import UNREADABLE
 
 DTYPES = {datatype: np.dtype(format_) for datatype, format_ in ITEM_FORMATS.items()}
 MOST_DIMENSIONS = 32
@@ -86,7 +87,7 @@ def few_bytes(datatype: str, elements: int, raw: bytes | msgspec.Raw) -> bytes |
     decode, code = _ROWS[datatype]
     try:
         return struct.pack(f"<{elements}{code}", *decode(raw))
-    except (msgspec.MsgspecError, struct.error, OverflowError):
+    except (*UNREADABLE, struct.error, OverflowError):
         return None
 
 
@@ -105,7 +106,7 @@ def array_of(name: str, datatype: str, raw: bytes | memoryview) -> np.ndarray[An
     kind, words = _KIND.get(datatype, _INTEGERS)
     try:
         rows = _decoder(kind, depth)(raw)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise InvalidInput(f"{name!r} must hold {words}, in rows of one length each: {error}.") from error
     dtype: Any = object if datatype == BYTES else DTYPES[datatype]
     try:

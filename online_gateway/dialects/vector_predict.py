@@ -13,7 +13,7 @@ from starlette.requests import Request
 from contracts.errors import InvalidRequest, PlatformError
 from contracts.inference import InferCall, InferResult, InvalidInput, ModelFailed, SwapFailed, WorkerOutcome
 from online_gateway.dialects.base import DialectServices, HotRequest, Reply
-from online_gateway.dialects.errors import generation_header
+from online_gateway.dialects.errors import UNREADABLE, generation_header
 from online_gateway.dialects.routes import Routes, described_body
 from online_gateway.information import EndpointInfo, WorkerInfo
 from service_kit.multipart import UploadForm
@@ -65,7 +65,7 @@ class VectorPredict:
         body = await request.body(self._max_call_bytes)
         try:
             vector = _decode(body).vector
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except UNREADABLE as error:
             raise InvalidInput(f'Send {{"vector": [0.3, 0.7]}}: {error}.') from error
         result = await self._dataplane.infer(InferCall(self._endpoint, {"vector": vector}), request.gone)
         answer = {"status": True, "message": result.label, "result": _number(result)}

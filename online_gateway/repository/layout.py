@@ -70,7 +70,7 @@ def read_current(folder: Path) -> Current | None:
         return msgspec.json.decode(path.read_bytes(), type=Current)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except msgspec.MsgspecError as error:
+    except (UnicodeDecodeError, msgspec.MsgspecError) as error:
         log.warning("generation_spoilt", path=str(path), error=str(error))
         return None
 

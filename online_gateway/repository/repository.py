@@ -280,7 +280,7 @@ class Repository:
                     accepted = msgspec.json.decode((generation / "generation.json").read_bytes(), type=Accepted)
                     content = None if accepted.content_bytes is None else generation / "content"
                     size = None if content is None else content.stat().st_size
-            except (FileNotFoundError, NotADirectoryError, msgspec.MsgspecError) as error:
+            except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, msgspec.MsgspecError) as error:
                 if is_last:  # else another gateway may have gone on to the one after the next
                     log.warning("generation_spoilt", endpoint=endpoint, generation=number, error=str(error))
                 continue

@@ -154,7 +154,7 @@ def read_records(path: Path) -> list[ChildRecord]:
         return msgspec.json.decode(path.read_bytes(), type=list[ChildRecord])
     except FileNotFoundError:
         return []
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
         log.warning("child_records_unreadable", path=str(path), error=str(error))
         return []
 

@@ -132,3 +132,9 @@ def test_a_message_that_is_too_long_is_not_sent(monkeypatch: pytest.MonkeyPatch)
 
     with pytest.raises(ProtocolError, match="a frame may have 2"):
         frame(Heartbeat(1))
+
+
+@pytest.mark.parametrize("decode", [decode_from_gateway, decode_from_worker])
+def test_text_that_is_no_utf8_is_a_mistake_of_the_protocol(decode: Callable[[bytes], object]) -> None:
+    with pytest.raises(ProtocolError, match="utf-8"):
+        decode(b"\x91\xa5\x00\x00\x00\x00\xc1")

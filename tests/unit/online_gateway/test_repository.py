@@ -207,7 +207,13 @@ def test_a_next_generation_keeps_the_entry_unless_it_brings_another(repository: 
 
 @pytest.mark.parametrize(
     ("name", "damage"),
-    [("current.json", b"{"), ("1/generation.json", b"[]"), ("1/content", b"half")],
+    [
+        ("current.json", b"{"),
+        ("current.json", b'{"\xc1": 1}'),
+        ("1/generation.json", b"[]"),
+        ("1/generation.json", b'{"\xc1": 1}'),
+        ("1/content", b"half"),
+    ],
 )
 def test_spoilt_files_are_served_by_nobody_and_left_for_somebody_to_look_at(
     repository: Repository, tmp_path: Path, name: str, damage: bytes
