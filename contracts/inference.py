@@ -47,6 +47,9 @@ BYTES = "BYTES"
 LENGTH_BYTES = 4
 """Before each element of BYTES."""
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises where bytes are not what they should be: it leaves wrong UTF-8 and deep brackets to Python."""
+
 ENDPOINT_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 MODELHOST_POOL = "modelhost"
 """The pool whose workers serve every uploaded ONNX model."""

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from contracts.inference import Tensor, TensorSpec
+from contracts.inference import UNREADABLE, Tensor, TensorSpec
 
 PROTOCOL_VERSION = 1
 HEADER_BYTES = 4
@@ -255,7 +255,7 @@ def decode_from_gateway(body: memoryview | bytes) -> FromGateway:
     """
     try:
         return _from_gateway.decode(body)
-    except (RecursionError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"The gateway sent what this worker does not understand: {error}") from error
 
 
@@ -269,7 +269,7 @@ def decode_from_worker(body: memoryview | bytes) -> FromWorker:
     """
     try:
         return _from_worker.decode(body)
-    except (RecursionError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"The worker sent what this gateway does not understand: {error}") from error
 
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-import msgspec
-
 from contracts.errors import PlatformError, Unavailable
 from contracts.inference import (
     DeadlineExceeded,
@@ -18,9 +16,6 @@ from contracts.inference import (
 )
 from online_gateway.dialects.base import Headers
 from service_kit.http_app import HTTP_STATUS, RETRY_AFTER_SECONDS
-
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What reading JSON raises where there is none: msgspec leaves wrong UTF-8 and brackets that are too deep to Python."""
 
 RETRY_LATER: Headers = ((b"retry-after", str(RETRY_AFTER_SECONDS).encode()),)
 """What goes with a 503."""

@@ -13,10 +13,18 @@ import msgspec
 from starlette.requests import Request
 
 from contracts.errors import Conflict, PlatformError
-from contracts.inference import EndpointNotReady, InferCall, InvalidInput, ModelFailed, SwapFailed, UnknownEndpoint
+from contracts.inference import (
+    UNREADABLE,
+    EndpointNotReady,
+    InferCall,
+    InvalidInput,
+    ModelFailed,
+    SwapFailed,
+    UnknownEndpoint,
+)
 from online_gateway.dialects import metrics
 from online_gateway.dialects.base import DialectServices, HotRequest, Reply
-from online_gateway.dialects.errors import UNREADABLE, generation_header, refusals
+from online_gateway.dialects.errors import generation_header, refusals
 from online_gateway.dialects.routes import Routes, described_body, read_body
 from online_gateway.information import EndpointInfo
 from service_kit.multipart import UploadForm

@@ -10,10 +10,10 @@ import msgspec
 from starlette.requests import Request
 
 from contracts.errors import InvalidRequest, PlatformError
-from contracts.inference import InferCall, InvalidInput, SwapFailed, UnknownEndpoint
+from contracts.inference import UNREADABLE, InferCall, InvalidInput, SwapFailed, UnknownEndpoint
 from online_gateway.dialects.base import DialectServices, HotRequest, Reply
 from online_gateway.dialects.compression import compressed, decompressed
-from online_gateway.dialects.errors import RETRY_LATER, UNREADABLE, generation_header, refusals
+from online_gateway.dialects.errors import RETRY_LATER, generation_header, refusals
 from online_gateway.dialects.open_inference_files import file_to_install
 from online_gateway.dialects.open_inference_models import configuration, index_entry, metadata, model_statistics
 from online_gateway.dialects.open_inference_tensors import HEADER_LENGTH, read_request, write_answer

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from contracts.errors import InvalidRequest
-from online_gateway.dialects.errors import UNREADABLE
+from contracts.inference import UNREADABLE
 
 _FILE = "file:"
 

@@ -10,8 +10,16 @@ from typing import Annotated, Any
 
 import msgspec
 
-from contracts.inference import BYTES, ITEM_BYTES, LENGTH_BYTES, InferResult, InvalidInput, Tensor, TensorSpec
-from online_gateway.dialects.errors import UNREADABLE
+from contracts.inference import (
+    BYTES,
+    ITEM_BYTES,
+    LENGTH_BYTES,
+    UNREADABLE,
+    InferResult,
+    InvalidInput,
+    Tensor,
+    TensorSpec,
+)
 from online_gateway.dialects.tensor_json import array_of, bytes_of, check_bytes, check_shape, few_bytes, values_of
 
 HEADER_LENGTH = b"inference-header-content-length"

@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from contracts.errors import Conflict, InvalidRequest, PlatformError
-from contracts.inference import EndpointNotReady, InferCall, ModelFailed, UnknownEndpoint
+from contracts.inference import UNREADABLE, EndpointNotReady, InferCall, ModelFailed, UnknownEndpoint
 from contracts.worker_protocol import Notification
 from online_gateway.dialects.base import DialectServices, Headers, HotRequest, Reply
-from online_gateway.dialects.errors import UNREADABLE, generation_header
+from online_gateway.dialects.errors import generation_header
 from online_gateway.dialects.routes import ColdHandler, Routes, described_body, read_body
 
 SIGNATURE = "SIGNATURE"

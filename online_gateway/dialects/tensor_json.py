@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from contracts.inference import BYTES, ITEM_BYTES, ITEM_FORMATS, LENGTH_BYTES, InvalidInput
-from online_gateway.dialects.errors import UNREADABLE
+from contracts.inference import BYTES, ITEM_BYTES, ITEM_FORMATS, LENGTH_BYTES, UNREADABLE, InvalidInput
 
 DTYPES = {datatype: np.dtype(format_) for datatype, format_ in ITEM_FORMATS.items()}
 MOST_DIMENSIONS = 32

@@ -11,9 +11,9 @@ import msgspec
 from starlette.requests import Request
 
 from contracts.errors import InvalidRequest, PlatformError
-from contracts.inference import InferCall, InferResult, InvalidInput, ModelFailed, SwapFailed, WorkerOutcome
+from contracts.inference import UNREADABLE, InferCall, InferResult, InvalidInput, ModelFailed, SwapFailed, WorkerOutcome
 from online_gateway.dialects.base import DialectServices, HotRequest, Reply
-from online_gateway.dialects.errors import UNREADABLE, generation_header
+from online_gateway.dialects.errors import generation_header
 from online_gateway.dialects.routes import Routes, described_body
 from online_gateway.information import EndpointInfo, WorkerInfo
 from service_kit.multipart import UploadForm
