@@ -18,7 +18,8 @@ from benchmarks.bare_container import IMAGE_COMMAND, INPUT_FILE, OUTPUT_FOLDER
 from benchmarks.results import Effort
 from contracts.queue import ALL_QUEUES
 from tests.support.docker_engine import own_engine, root_tar, running_engine
-from tests.support.platform import Platform, Service, free_port
+from tests.support.platform import Platform, Service
+from tests.support.ports import free_port
 from tests.support.postgres import PostgresCluster
 from tests.support.rabbitmq import RabbitNode, RabbitQueues, server_binary
 from tests.support.waiting import eventually

@@ -31,7 +31,8 @@ from contracts.task_state import POLL_PENDING, TaskState
 from private_api.storage.database import Database
 from private_api.storage.migrate import migrate
 from private_api.storage.schema import models, tasks
-from tests.support.platform import Platform, free_port
+from tests.support.platform import Platform
+from tests.support.ports import free_port
 
 _SMALL = 1_000
 _MOST_RATIO = 1.2
